@@ -1,0 +1,3 @@
+//! The doors: the Redis protocol and HTTP.
+
+pub mod resp;

@@ -1,0 +1,3 @@
+//! The replication protocol as a value with one verb.
+
+pub mod id;
