@@ -1,3 +1,21 @@
 //! The replication protocol as a value with one verb.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod boundary;
+pub mod cell;
+pub mod codec;
+pub mod config;
+pub mod delta;
+pub mod digest;
+pub mod event;
+mod gossip;
 pub mod id;
+pub mod message;
+mod push;
+mod round;
+pub mod shard;
+pub mod stamp;
+pub mod store;
+pub mod time;
+pub mod version;

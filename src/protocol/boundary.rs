@@ -1,0 +1,223 @@
+//! The boundary of a shard: what goes in and what comes out.
+//!
+//! The shape is that of etcd's `Ready`: one value in, one value out, and a fixed order in which what
+//! came out is carried out: `send` (try, never wait), `reply`, `events`, `wake`. Many inputs may
+//! share one output; pushes of several writes to the same peers are then one message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cell::Write;
+use super::digest::DigestHash;
+use super::event::Event;
+use super::id::{NodeId, ShardId};
+use super::message::{Envelope, Message, RoundId, Scope, Span, WIRE_VERSION};
+use super::stamp::{Dot, Epoch, Stamp};
+use super::store::Fingerprint;
+use super::time::Time;
+
+/// The most bytes of a push on the stream of pushes; a larger write travels on a stream of its own.
+pub const PUSH_BYTES_MAX: usize = 64 * 1024;
+
+/// Pairs a reply with its request; chosen by the caller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Token(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A client asks for a change.
+    Request(Token, Request<'a>),
+    /// A message came from a peer.
+    Message(NodeId, Envelope),
+    /// A peer can be reached, with its round trip; also told when the round trip changes.
+    PeerUp(NodeId, Duration),
+    /// A peer can no longer be reached.
+    PeerDown(NodeId),
+    /// The time that an output named for waking has come.
+    Wake,
+}
+
+/// A change that a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// Sets a string.
+    Set {
+        /// The key.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+    },
+    /// Sets strings as one write; of a key named twice the last value counts.
+    SetAll(&'a [(&'a [u8], &'a [u8])]),
+    /// Deletes keys as one write; answers how many showed something.
+    Delete(&'a [&'a [u8]]),
+    /// Asks a peer whether it holds a dot, and all before it of its origin.
+    Ask {
+        /// The peer.
+        peer: NodeId,
+        /// The dot; without it the answer tells only what the peer holds.
+        dot: Option<Dot>,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Written, with this stamp and dot; `changed` keys showed something before.
+    Written {
+        /// The place in the order.
+        stamp: Stamp,
+        /// The name.
+        dot: Dot,
+        /// How many keys a deletion found.
+        changed: usize,
+    },
+    /// Nothing was there to be changed.
+    Nothing,
+    /// Not done: the Lamport counter or the sequence numbers are exhausted.
+    Exhausted,
+    /// What a peer answered to [`Request::Ask`].
+    Answer {
+        /// The peer.
+        peer: NodeId,
+        /// Whether it holds the dot and all before it.
+        covers: bool,
+        /// The hash of what it holds.
+        hash: DigestHash,
+        /// The fingerprint of its cells.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// On which stream a message travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// The long-lived stream of pushes.
+    Push,
+    /// A stream of its own for each round and direction; `last` closes it.
+    Exchange {
+        /// The round.
+        round: RoundId,
+        /// Whether nothing follows.
+        last: bool,
+    },
+}
+
+/// A message to be sent: tried once, never waited for.
+#[derive(Debug)]
+pub struct Send {
+    /// The peers that get it.
+    pub to: Arc<[NodeId]>,
+    /// The stream.
+    pub lane: Lane,
+    /// The message.
+    pub envelope: Envelope,
+    /// About how many bytes of writes it has.
+    bytes: usize,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Messages to be sent.
+    pub send: Vec<Send>,
+    /// Answers to requests.
+    pub reply: Vec<(Token, Reply)>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// When to come back with [`Input::Wake`]; replaces an earlier time.
+    pub wake: Option<Time>,
+}
+
+/// Numbers about a shard, for status and metrics. Counters count from the start of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Writes accepted from clients.
+    pub writes_local: u64,
+    /// Writes from peers that were missing here.
+    pub writes_remote: u64,
+    /// Writes from peers that were here already.
+    pub writes_repeated: u64,
+    /// Writes dropped in favour of one whose writer did not know of them.
+    pub conflicts: u64,
+    /// Rounds opened here.
+    pub rounds_opened: u64,
+    /// Rounds opened by peers that found nothing different.
+    pub rounds_equal: u64,
+    /// Deltas received whole.
+    pub deltas_filled: u64,
+    /// Deltas given up, sent or received.
+    pub deltas_given_up: u64,
+    /// Equal vectors seen with different fingerprints.
+    pub damage: u64,
+    /// Messages refused: another shard, epoch or scope, or a quarantined peer.
+    pub messages_refused: u64,
+    /// Peers quarantined.
+    pub quarantined: u64,
+    /// Writes dropped because too many gaps were open.
+    pub writes_crowded_out: u64,
+}
+
+impl Output {
+    /// Forgets everything but keeps the memory.
+    pub fn clear(&mut self) {
+        self.send.clear();
+        self.reply.clear();
+        self.events.clear();
+        self.wake = None;
+    }
+}
+
+/// Wraps messages of one shard and adds them to an output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    pub(super) shard: ShardId,
+    pub(super) epoch: Epoch,
+}
+
+impl Sender {
+    /// Adds a message to one peer.
+    pub(super) fn send(self, to: NodeId, lane: Lane, message: Message, output: &mut Output) {
+        output.send.push(self.wrap([to].into(), lane, message, 0));
+    }
+
+    /// Adds a write that is pushed to peers, to a message for the same ones if there is room.
+    pub(super) fn push(
+        self,
+        to: &Arc<[NodeId]>,
+        relay: Option<Span>,
+        write: Write,
+        output: &mut Output,
+    ) {
+        let more = write.bytes();
+        let has_room = |send: &&mut Send| {
+            send.lane == Lane::Push && send.bytes + more <= PUSH_BYTES_MAX && send.to == *to
+        };
+        for send in output.send.iter_mut().rev().filter(has_room) {
+            match &mut send.envelope.message {
+                Message::Push { writes, relay: theirs } if *theirs == relay => {
+                    writes.push(write);
+                    send.bytes += more;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let lane = if more <= PUSH_BYTES_MAX {
+            Lane::Push
+        } else {
+            // Named by what it carries, so that it needs no dice.
+            Lane::Exchange { round: RoundId(write.stamp.origin.0 ^ write.seq), last: true }
+        };
+        let message = Message::Push { writes: vec![write], relay };
+        output.send.push(self.wrap(Arc::clone(to), lane, message, more));
+    }
+
+    fn wrap(self, to: Arc<[NodeId]>, lane: Lane, message: Message, bytes: usize) -> Send {
+        let Self { shard, epoch } = self;
+        let scope = Scope::default();
+        let envelope = Envelope { version: WIRE_VERSION, shard, scope, epoch, message };
+        Send { to, lane, envelope, bytes }
+    }
+}

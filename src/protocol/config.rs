@@ -1,0 +1,141 @@
+//! What a shard is told before it starts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{NodeId, Origin, ShardId};
+
+/// In which direction a round of anti-entropy moves writes, seen from the node that opens it.
+///
+/// The names are those of Demers et al. 1987, "Epidemic Algorithms for Replicated Database
+/// Maintenance", section 1.3.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The opener gives what the partner lacks.
+    Push,
+    /// The opener takes what it lacks.
+    Pull,
+    /// Both.
+    #[default]
+    PushPull,
+}
+
+/// A word that names no [`Strategy`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a strategy: expected push, pull or push-pull")]
+pub struct ParseStrategyError {
+    text: String,
+}
+
+/// How many peers at the most get a local write straight from its writer.
+///
+/// With more live peers than this, a write goes to a few of them, each of which passes it on to the
+/// peers of one span of node ids; messages between hubs carry what came together within the relay
+/// window.
+pub const FANOUT_DEFAULT: usize = 16;
+
+/// How long between two rounds that a node opens.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How far a foreign Lamport counter may run ahead of ours before its sender is not believed.
+///
+/// Wide enough for an empty node to join a shard that has seen 17 million million writes, narrow
+/// enough that it takes a million such jumps to exhaust 64 bits.
+pub const LAMPORT_JUMP_MAX_DEFAULT: u64 = 1 << 44;
+
+/// The bytes of one chunk of a delta, give or take one write: enough to amortise a message, few
+/// enough that applying it does not hold up clients for more than about a millisecond.
+pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
+
+/// The parameters of one shard at one node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// This incarnation of this node as a writer.
+    pub origin: Origin,
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// The direction of rounds.
+    pub strategy: Strategy,
+    /// Whether local writes are pushed at once, before any round.
+    pub eager: bool,
+    /// How long between two rounds that this node opens.
+    pub interval: Duration,
+    /// The most peers that get a push straight from here; see [`FANOUT_DEFAULT`].
+    pub fanout: usize,
+    /// How long a relay gathers writes before it passes them on; `None`: as long as a hop takes,
+    /// judged by the measured round trips, so that gathering at the most doubles that hop.
+    pub relay_window: Option<Duration>,
+    /// See [`DELTA_BYTES_MAX_DEFAULT`].
+    pub delta_bytes_max: usize,
+    /// See [`LAMPORT_JUMP_MAX_DEFAULT`].
+    pub lamport_jump_max: u64,
+    /// Whether to tell an event for each write that becomes visible here.
+    pub trace: bool,
+    /// Guards hash maps against chosen keys; changes nothing visible.
+    pub hash_seed: u64,
+    /// Decides everything random.
+    pub seed: u64,
+}
+
+impl Config {
+    /// The defaults for shard 0 of `node`, writing as `origin`, with everything random drawn from
+    /// `seed`.
+    pub fn new(node: NodeId, origin: Origin, seed: u64) -> Self {
+        Self {
+            node,
+            origin,
+            shard: ShardId(0),
+            strategy: Strategy::PushPull,
+            eager: true,
+            interval: INTERVAL_DEFAULT,
+            fanout: FANOUT_DEFAULT,
+            relay_window: None,
+            delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+            lamport_jump_max: LAMPORT_JUMP_MAX_DEFAULT,
+            trace: false,
+            hash_seed: seed,
+            seed,
+        }
+    }
+}
+
+impl Strategy {
+    /// Whether the opener of a round gives what its partner lacks.
+    pub fn gives(self) -> bool {
+        self != Self::Pull
+    }
+
+    /// Whether the opener of a round takes what it lacks.
+    pub fn takes(self) -> bool {
+        self != Self::Push
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = ParseStrategyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "push" => Ok(Self::Push),
+            "pull" => Ok(Self::Pull),
+            "push-pull" => Ok(Self::PushPull),
+            _ => Err(ParseStrategyError { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+            Self::PushPull => "push-pull",
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! The story of a shard, as typed events.
+//!
+//! The protocol does not log. The server prints these, the simulator stores them, checkers and the
+//! lab read them. Events that come once per write are told only where the configuration asks.
+
+use super::cell::Key;
+use super::digest::DigestHash;
+use super::id::NodeId;
+use super::message::RoundId;
+use super::stamp::{Dot, Lamport, Stamp};
+
+/// Something that happened in a shard.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The version of `key` with `stamp` shows here from now on (only with `trace`).
+    Visible {
+        /// The key.
+        key: Key,
+        /// The stamp of the write.
+        stamp: Stamp,
+        /// Its dot.
+        dot: Dot,
+    },
+    /// Of two writes made without knowledge of each other, one was dropped.
+    Conflict(Conflict),
+    /// This node opened a round with a peer (only with `trace`).
+    RoundOpened {
+        /// The partner.
+        peer: NodeId,
+        /// The round.
+        round: RoundId,
+    },
+    /// A delta has arrived whole, and the sender's vector was merged.
+    Filled {
+        /// The sender.
+        peer: NodeId,
+        /// The round.
+        round: RoundId,
+        /// How many writes it brought that were missing.
+        writes: usize,
+    },
+    /// A delta was given up before its end; another round makes good for it.
+    GivenUp {
+        /// The peer at the other end.
+        peer: NodeId,
+        /// The round.
+        round: RoundId,
+    },
+    /// A peer holds the same dots but other cells: one of the two is damaged.
+    Damage {
+        /// The peer.
+        peer: NodeId,
+        /// The vector both have.
+        hash: DigestHash,
+    },
+    /// A peer sent what no correct peer sends; nothing of it was applied.
+    Quarantined {
+        /// The peer.
+        peer: NodeId,
+        /// What it did.
+        why: Misdeed,
+    },
+}
+
+/// What a peer did that no correct peer does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Misdeed {
+    /// A stamp too far ahead of ours.
+    #[error("it sent Lamport counter {} while ours is {}: more than the allowed jump", theirs.0, ours.0)]
+    Runaway {
+        /// The foreign counter.
+        theirs: Lamport,
+        /// Our counter.
+        ours: Lamport,
+    },
+    /// A write of ours that we never made.
+    #[error("it sent write {} of ours, of which we made {made}", dot.seq)]
+    Impostor {
+        /// The name of the write.
+        dot: Dot,
+        /// How many writes we have made.
+        made: u64,
+    },
+    /// A write with a size or number out of bounds.
+    #[error("it sent a write that is not well formed")]
+    Malformed,
+}
+
+/// One write that lost to another although neither writer knew of the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The key.
+    pub key: Key,
+    /// The version that stands.
+    pub winner: Stamp,
+    /// The version that was dropped.
+    pub loser: Stamp,
+}

@@ -1,0 +1,148 @@
+//! What nodes say to each other.
+//!
+//! Any message may be lost, doubled or come late; each says what happens then. Nothing here is
+//! taken on trust from outside: see `codec` for what is checked before a message is believed.
+
+use serde::{Deserialize, Serialize};
+
+use super::cell::Write;
+use super::delta::Chunk;
+use super::digest::{Digest, DigestHash};
+use super::id::{NodeId, ShardId};
+use super::stamp::{Dot, Epoch};
+use super::store::Fingerprint;
+
+/// The number of the message format; another one is refused.
+pub const WIRE_VERSION: u8 = 1;
+
+/// Names one round, or one question; drawn at random by whoever opens it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RoundId(pub u64);
+
+/// Which part of a shard's keys a message speaks of; there is only the whole so far.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Scope(pub u16);
+
+/// A message and whom it concerns.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`WIRE_VERSION`].
+    pub version: u8,
+    /// The shard that the message is for.
+    pub shard: ShardId,
+    /// The part of the shard.
+    pub scope: Scope,
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// What is said.
+    pub message: Message,
+}
+
+/// Inclusive bounds of node ids.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Span {
+    /// The least id.
+    pub first: NodeId,
+    /// The greatest id.
+    pub last: NodeId,
+}
+
+/// Which deltas the sender of a digest would like to see move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wish {
+    /// "Send me what I lack."
+    pub take: bool,
+    /// "Tell me what you hold, and I send you what you lack."
+    pub give: bool,
+}
+
+/// What one node says to another about one shard.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// New writes, sent at once by their writer or a relay. Lost: a round brings them.
+    Push {
+        /// The writes.
+        writes: Vec<Write>,
+        /// The peers to which the receiver is to pass them on, if any.
+        relay: Option<Span>,
+    },
+    /// Opens a round. No answer means that nothing differs, or that it was lost: another round
+    /// follows.
+    Open {
+        /// The round.
+        round: RoundId,
+        /// The hash of what the sender holds.
+        hash: DigestHash,
+        /// The fingerprint of the sender's cells: equal vectors must have equal ones.
+        fingerprint: Fingerprint,
+        /// What the sender holds, where telling it at once is cheaper than another message.
+        digest: Option<Digest>,
+        /// The direction of the round.
+        wish: Wish,
+    },
+    /// What the sender holds, answering an `Open` or a `Digest`. Lost: the round ends there.
+    Digest {
+        /// The round.
+        round: RoundId,
+        /// What the sender holds.
+        digest: Digest,
+        /// The direction in which it goes on.
+        wish: Wish,
+    },
+    /// A part of what the receiver lacks. Lost: the exchange is given up and merges nothing more
+    /// than the writes that arrived.
+    Delta {
+        /// The round.
+        round: RoundId,
+        /// The part.
+        chunk: Chunk,
+        /// In the first part of a round's first delta: what the sender holds, asking for the rest.
+        digest: Option<Digest>,
+    },
+    /// One chunk was received and applied; another may be sent. Lost: the exchange stalls and is
+    /// given up after a while.
+    Credit {
+        /// The round.
+        round: RoundId,
+    },
+    /// Asks for an `Answer` at once. Lost: the asker asks again or gives up.
+    Ask {
+        /// Named in the answer.
+        round: RoundId,
+        /// A dot of interest.
+        dot: Option<Dot>,
+    },
+    /// Tells what the sender holds, in short.
+    Answer {
+        /// The question.
+        round: RoundId,
+        /// Whether the dot that was asked for, and all before it of its origin, are held.
+        covers: bool,
+        /// The hash of what the sender holds.
+        hash: DigestHash,
+        /// The fingerprint of the sender's cells.
+        fingerprint: Fingerprint,
+    },
+}
+
+impl Message {
+    /// The word for this kind of message, as in metrics and traces.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Push { .. } => "push",
+            Self::Open { .. } => "open",
+            Self::Digest { .. } => "digest",
+            Self::Delta { .. } => "delta",
+            Self::Credit { .. } => "credit",
+            Self::Ask { .. } => "ask",
+            Self::Answer { .. } => "answer",
+        }
+    }
+}
+
+impl Span {
+    /// Whether `node` lies within.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.first <= node && node <= self.last
+    }
+}

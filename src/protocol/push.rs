@@ -1,0 +1,110 @@
+//! Eager pushes: a write is sent the moment it is made, and passed on where peers are many.
+//!
+//! See `gossip` for who sends to whom. Here is what waits in between: at a hub, writes that are to
+//! be passed on are gathered per leg until the relay window closes, and then travel as one message.
+
+use std::sync::Arc;
+
+use super::boundary::{Output, PUSH_BYTES_MAX, Sender};
+use super::cell::Write;
+use super::config::Config;
+use super::gossip::{Leg, Peers};
+use super::id::NodeId;
+use super::message::Span;
+use super::shard::Shard;
+use super::time::Time;
+
+/// The most bytes that a hub gathers before it passes them on without waiting any longer.
+const GATHERED_BYTES_MAX: usize = 4 * PUSH_BYTES_MAX;
+
+/// The way of pushes from here, and what waits to be passed on.
+#[derive(Debug, Default)]
+pub(super) struct Pushes {
+    /// The legs of a local write, under the present view of who is up.
+    legs: Arc<[Leg]>,
+    gathered: Vec<(Leg, Write)>,
+    gathered_bytes: usize,
+    deadline: Option<Time>,
+}
+
+impl Pushes {
+    /// Works out the way anew after a peer has come or gone.
+    pub(super) fn reroute(&mut self, peers: &Peers, config: &Config) {
+        self.legs = peers.legs(config.node, config.fanout).into();
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// Keeps a write to be sent with others when the window closes.
+    fn gather(&mut self, closes: Time, leg: &Leg, write: &Write, sender: Sender, out: &mut Output) {
+        self.gathered_bytes += write.bytes();
+        self.gathered.push((leg.clone(), write.clone()));
+        self.deadline.get_or_insert(closes);
+        if self.gathered_bytes > GATHERED_BYTES_MAX {
+            self.flush(sender, out);
+        }
+    }
+
+    /// Sends what was gathered, if its window has closed.
+    pub(super) fn wake(&mut self, now: Time, sender: Sender, output: &mut Output) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.flush(sender, output);
+        }
+    }
+
+    fn flush(&mut self, sender: Sender, output: &mut Output) {
+        self.deadline = None;
+        self.gathered_bytes = 0;
+        for (leg, write) in self.gathered.drain(..) {
+            sender.push(&leg.to, leg.relay, write, output);
+        }
+    }
+}
+
+impl Shard {
+    /// Sends a write of this node on its way to everybody.
+    pub(super) fn push(&mut self, now: Time, write: &Write, output: &mut Output) {
+        let (sender, closes) = (self.sender(), now + self.relay_window());
+        let legs = Arc::clone(&self.pushes.legs);
+        for leg in legs.iter() {
+            if leg.gathers {
+                self.pushes.gather(closes, leg, write, sender, output);
+            } else {
+                sender.push(&leg.to, leg.relay, write.clone(), output);
+            }
+        }
+    }
+
+    /// Applies a peer's push and passes it on where it asks for that.
+    pub(super) fn receive_push(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        mut writes: Vec<Write>,
+        relay: Option<Span>,
+        output: &mut Output,
+    ) {
+        let sent = writes.len();
+        writes.retain(|write| self.vector.leaves_room_for(write.dot()));
+        self.counters.writes_crowded_out += (sent - writes.len()) as u64;
+        // All of them are passed on, known ones too: the span may reach back to their writer. It
+        // shrinks with every step, so nothing goes in circles.
+        let passed_on = relay.map(|span| (span, writes.clone()));
+        if self.apply(peer, writes, output).is_none() {
+            return;
+        }
+        let Some((span, writes)) = passed_on else { return };
+        let (sender, closes) = (self.sender(), now + self.relay_window());
+        for leg in self.peers.relay_legs(self.config.node, span, self.config.fanout) {
+            for write in &writes {
+                self.pushes.gather(closes, &leg, write, sender, output);
+            }
+        }
+    }
+
+    fn relay_window(&self) -> std::time::Duration {
+        self.config.relay_window.unwrap_or_else(|| self.peers.relay_window())
+    }
+}

@@ -1,0 +1,253 @@
+//! Rounds of anti-entropy: the promise behind the pushes.
+//!
+//! Every interval a node opens a round with one peer. It sends the hash of its version vector, and
+//! the vector itself if that is short. An equal hash ends the round in silence. Otherwise the round
+//! goes on in the directions that the opener's strategy wishes:
+//!
+//! | strategy | short vector | long vector |
+//! |---|---|---|
+//! | push | open, digest, delta | open, digest, delta |
+//! | pull | open, delta | open, digest, digest, delta |
+//! | push-pull | open, delta + digest, delta | open, digest, delta + digest, delta |
+//!
+//! A side that has nothing to give leaves its message out. Every step can be lost: nothing then
+//! waits for it but the next round.
+
+use super::boundary::{Lane, Output};
+use super::delta::{Chunk, EXCHANGES_MAX, Incoming, Outgoing, PATIENCE};
+use super::digest::{Digest, DigestHash};
+use super::event::Event;
+use super::id::NodeId;
+use super::message::{Message, RoundId, Wish};
+use super::shard::Shard;
+use super::stamp::Dot;
+use super::store::Fingerprint;
+use super::time::Time;
+use super::version::VersionVector;
+
+/// The longest vector, in ranges, that opens a round along with its hash: at about 12 bytes each
+/// it costs less than one message more.
+const INLINE_RANGES_MAX: usize = 16;
+
+impl Shard {
+    /// Opens a round with `peer`.
+    pub(super) fn open_round(&mut self, peer: NodeId, output: &mut Output) {
+        let round = RoundId(self.rng.u64(..));
+        let ranges: usize = self.vector.iter().map(|(_, held)| held.ranges().len()).sum();
+        let digest = (ranges <= INLINE_RANGES_MAX).then(|| Digest(self.vector.clone()));
+        let strategy = self.config.strategy;
+        let wish = Wish { take: strategy.takes(), give: strategy.gives() };
+        let (hash, fingerprint) = self.summary();
+        let open = Message::Open { round, hash, fingerprint, digest, wish };
+        self.peers.met(peer);
+        self.counters.rounds_opened += 1;
+        if self.config.trace {
+            output.events.push(Event::RoundOpened { peer, round });
+        }
+        self.sender().send(peer, Lane::Exchange { round, last: true }, open, output);
+    }
+
+    /// What this node holds, in short.
+    pub fn summary(&self) -> (DigestHash, Fingerprint) {
+        (DigestHash::of(&self.vector), self.store.fingerprint())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn receive_open(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        (hash, fingerprint): (DigestHash, Fingerprint),
+        digest: Option<Digest>,
+        wish: Wish,
+        output: &mut Output,
+    ) {
+        let ours = self.summary();
+        if ours.0 == hash {
+            self.counters.rounds_equal += 1;
+            if ours.1 != fingerprint {
+                self.counters.damage += 1;
+                output.events.push(Event::Damage { peer, hash });
+            }
+            return;
+        }
+        match digest {
+            Some(digest) => self.receive_digest(now, peer, round, digest, wish, output),
+            None => {
+                // The opener's wishes, seen from here.
+                let wish = Wish { take: wish.give, give: wish.take };
+                self.send_digest(peer, round, wish, output);
+            }
+        }
+    }
+
+    fn send_digest(&self, peer: NodeId, round: RoundId, wish: Wish, output: &mut Output) {
+        let digest = Digest(self.vector.clone());
+        let message = Message::Digest { round, digest, wish };
+        self.sender().send(peer, Lane::Exchange { round, last: true }, message, output);
+    }
+
+    /// Goes on with a round, knowing what the peer holds and wishes.
+    pub(super) fn receive_digest(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        Digest(theirs): Digest,
+        wish: Wish,
+        output: &mut Output,
+    ) {
+        // "Give" needs our digest, and only where the peer has something that we lack.
+        let tells = wish.give && !self.vector.covers(&theirs);
+        let starts = wish.take && self.outgoing_has_room(peer, round);
+        let patience = self.patience(now);
+        let exchange = starts.then(|| Outgoing::new(round, &self.vector, &theirs, patience));
+        match exchange.flatten() {
+            Some(exchange) => {
+                self.exchanges.outgoing.push((peer, exchange));
+                let digest = tells.then(|| Digest(self.vector.clone()));
+                self.send_chunks(peer, round, digest, output);
+            }
+            None if tells => {
+                self.send_digest(peer, round, Wish { take: true, give: false }, output);
+            }
+            None => {}
+        }
+    }
+
+    fn outgoing_has_room(&self, peer: NodeId, round: RoundId) -> bool {
+        let outgoing = &self.exchanges.outgoing;
+        let doubled = outgoing.iter().any(|(to, exchange)| *to == peer && exchange.round == round);
+        outgoing.len() < EXCHANGES_MAX && !doubled
+    }
+
+    fn patience(&self, now: Time) -> Time {
+        now + PATIENCE
+    }
+
+    /// Sends as much of an exchange as there is credit for.
+    fn send_chunks(
+        &mut self,
+        peer: NodeId,
+        round: RoundId,
+        mut digest: Option<Digest>,
+        output: &mut Output,
+    ) {
+        let sender = self.sender();
+        let Some(at) = self.exchanges.position(peer, round) else { return };
+        loop {
+            let (_, exchange) = &mut self.exchanges.outgoing[at];
+            if exchange.is_overrun() {
+                self.exchanges.outgoing.swap_remove(at);
+                self.counters.deltas_given_up += 1;
+                output.events.push(Event::GivenUp { peer, round });
+                return;
+            }
+            let bytes_max = self.config.delta_bytes_max;
+            let Some(chunk) = exchange.next_chunk(&self.store, bytes_max) else { return };
+            let last = chunk.captured.is_some();
+            let message = Message::Delta { round, chunk, digest: digest.take() };
+            sender.send(peer, Lane::Exchange { round, last }, message, output);
+            if last {
+                self.exchanges.outgoing.swap_remove(at);
+                return;
+            }
+        }
+    }
+
+    pub(super) fn receive_credit(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        output: &mut Output,
+    ) {
+        let patience = self.patience(now);
+        let Some(at) = self.exchanges.position(peer, round) else { return };
+        self.exchanges.outgoing[at].1.add_credit(patience);
+        self.send_chunks(peer, round, None, output);
+    }
+
+    pub(super) fn receive_delta(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        chunk: Chunk,
+        digest: Option<Digest>,
+        output: &mut Output,
+    ) {
+        let Chunk { number, writes, captured } = chunk;
+        let Some(missing) = self.apply(peer, writes, output) else { return };
+        if let Some(Digest(theirs)) = digest {
+            let wish = Wish { take: true, give: false };
+            self.receive_digest(now, peer, round, Digest(theirs), wish, output);
+        }
+        if self.count_chunk(now, peer, round, number, missing, captured, output) {
+            let credit = Message::Credit { round };
+            self.sender().send(peer, Lane::Exchange { round, last: false }, credit, output);
+        }
+    }
+
+    /// Takes note of an applied chunk; says whether more of its exchange is to come.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn count_chunk(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        number: u32,
+        missing: usize,
+        captured: Option<VersionVector>,
+        output: &mut Output,
+    ) -> bool {
+        let patience = self.patience(now);
+        let incoming = &mut self.exchanges.incoming;
+        let at = incoming.iter().position(|(from, delta)| *from == peer && delta.round == round);
+        let at = match at {
+            Some(at) => at,
+            // The oldest makes room: its writes stay, and a later round brings the rest.
+            None => {
+                if incoming.len() == EXCHANGES_MAX {
+                    let (peer, delta) = incoming.remove(0);
+                    self.counters.deltas_given_up += 1;
+                    output.events.push(Event::GivenUp { peer, round: delta.round });
+                }
+                incoming.push((peer, Incoming::new(round, patience)));
+                incoming.len() - 1
+            }
+        };
+        let delta = &mut incoming[at].1;
+        delta.writes += missing;
+        let Some(captured) = delta.applied(number, captured, patience) else { return true };
+        let (_, delta) = incoming.remove(at);
+        self.vector.merge(&captured);
+        self.counters.deltas_filled += 1;
+        output.events.push(Event::Filled { peer, round, writes: delta.writes });
+        false
+    }
+
+    pub(super) fn receive_ask(
+        &self,
+        peer: NodeId,
+        round: RoundId,
+        dot: Option<Dot>,
+        output: &mut Output,
+    ) {
+        let covers = dot.is_none_or(|dot| {
+            self.vector.origin(dot.origin).is_some_and(|held| held.dense() >= dot.seq)
+        });
+        let (hash, fingerprint) = self.summary();
+        let answer = Message::Answer { round, covers, hash, fingerprint };
+        self.sender().send(peer, Lane::Push, answer, output);
+    }
+
+    /// Gives up exchanges, both ways, that `hopeless` points out by peer and deadline.
+    pub(super) fn give_up(&mut self, hopeless: impl Fn(NodeId, Time) -> bool, output: &mut Output) {
+        for (peer, round) in self.exchanges.remove(hopeless) {
+            self.counters.deltas_given_up += 1;
+            output.events.push(Event::GivenUp { peer, round });
+        }
+    }
+}

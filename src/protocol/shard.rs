@@ -1,0 +1,613 @@
+//! A shard: the protocol as a value with one verb.
+//!
+//! [`Shard::handle`] takes what happened and when, changes the shard, and writes what is to be done
+//! into an [`Output`]. It owns no clock, socket, task, logger or dice that were not handed to it, so
+//! the real server and the simulator are two callers of the same code, and a run is decided by its
+//! inputs.
+//!
+//! An output is carried out in the order of its fields: `send` (try, never wait), `reply`, `events`,
+//! `wake`. Many inputs may share one output: pushes then travel together.
+//!
+//! # Eventual mode
+//! A request is applied at once, stamped above everything seen, and pushed to the peers (`gossip`).
+//! A push is an optimisation that may be dropped anywhere. The periodic round is the promise: with
+//! one partner at a time, the hash of the version vector, and where it differs, digests and deltas
+//! (`delta`) in the direction that the strategy asks for.
+//!
+//! Sources: Demers et al. 1987 for rounds; van Renesse et al. 2008, "Efficient Reconciliation and
+//! Flow Control for Anti-Entropy Protocols", for budgets; Lamport 1978 for stamps.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use super::boundary::{Counters, Input, Lane, Output, Reply, Request, Sender, Token};
+use super::cell::{CellWrite, Content, Field, Key, Write};
+use super::config::{Config, Strategy};
+use super::delta::Exchanges;
+use super::event::{Conflict, Event, Misdeed};
+use super::gossip::Peers;
+use super::id::NodeId;
+use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
+use super::push::Pushes;
+use super::stamp::{Dot, Epoch, Lamport, Stamp};
+use super::store::{Merged, Reader, Store};
+use super::time::Time;
+use super::version::VersionVector;
+
+/// How many conflicts are kept to be asked for.
+const CONFLICTS_MAX: usize = 1_024;
+
+/// How many questions to peers may wait for an answer; the oldest is forgotten, and its asker asks
+/// again or gives up.
+const ASKED_MAX: usize = 4_096;
+
+/// One partition of the key space at one node. See the module's documentation.
+pub struct Shard {
+    pub(super) config: Config,
+    pub(super) epoch: Epoch,
+    lamport: Lamport,
+    /// How many writes this origin has made here.
+    seq: u64,
+    pub(super) store: Store,
+    pub(super) vector: VersionVector,
+    pub(super) peers: Peers,
+    pub(super) rng: fastrand::Rng,
+    next_round: Option<Time>,
+    pub(super) exchanges: Exchanges,
+    pub(super) pushes: Pushes,
+    pub(super) asked: VecDeque<(RoundId, Token, NodeId)>,
+    quarantined: Vec<NodeId>,
+    conflicts: VecDeque<Conflict>,
+    pub(super) counters: Counters,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(config: Config) -> Self {
+        let store = Store::new(config.hash_seed);
+        let rng = fastrand::Rng::with_seed(config.seed);
+        Self {
+            config,
+            epoch: Epoch(0),
+            lamport: Lamport(0),
+            seq: 0,
+            store,
+            vector: VersionVector::default(),
+            peers: Peers::default(),
+            rng,
+            next_round: None,
+            exchanges: Exchanges::default(),
+            pushes: Pushes::default(),
+            asked: VecDeque::new(),
+            quarantined: Vec::new(),
+            conflicts: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What the shard was told when it started.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The cells.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Answers reads without entering the shard.
+    pub fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    /// What this node holds.
+    pub fn vector(&self) -> &VersionVector {
+        &self.vector
+    }
+
+    /// The greatest Lamport counter seen.
+    pub fn lamport(&self) -> Lamport {
+        self.lamport
+    }
+
+    /// The peers that are up.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.ids()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The latest conflicts, oldest first; a bounded number.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
+        self.conflicts.iter()
+    }
+
+    /// Takes in what happened at `now` and says what is to be done.
+    ///
+    /// Never fails: what a peer or client does wrong is refused, counted and told.
+    pub fn handle(&mut self, now: Time, input: Input<'_>, output: &mut Output) {
+        match input {
+            Input::Request(token, request) => self.request(now, token, request, output),
+            Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
+            Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
+            Input::PeerDown(peer) => self.peer_down(peer, output),
+            Input::Wake => self.wake(now, output),
+        }
+        output.wake = self.next_wake();
+    }
+
+    fn next_wake(&self) -> Option<Time> {
+        let deadlines = [self.exchanges.deadline(), self.pushes.deadline(), self.next_round];
+        deadlines.into_iter().flatten().min()
+    }
+
+    pub(super) fn sender(&self) -> Sender {
+        Sender { shard: self.config.shard, epoch: self.epoch }
+    }
+
+    // Clients.
+
+    fn request(&mut self, now: Time, token: Token, request: Request<'_>, output: &mut Output) {
+        let reply = match request {
+            Request::Set { key, value } => {
+                let cell = self.cell_write(Key::from(key), Content::from(value));
+                self.write(now, vec![cell], 0, output)
+            }
+            Request::SetAll(pairs) => {
+                let last: BTreeMap<_, _> = pairs.iter().copied().collect();
+                let cells = last.into_iter();
+                let cells = cells.map(|(key, value)| self.cell_write(key.into(), value.into()));
+                let cells = cells.collect();
+                self.write(now, cells, 0, output)
+            }
+            Request::Delete(keys) => {
+                let reader = self.reader();
+                let mut found: Vec<_> =
+                    keys.iter().copied().filter(|key| reader.contains(key)).collect();
+                found.sort_unstable();
+                found.dedup();
+                let tombstone = |key: &&[u8]| self.cell_write((*key).into(), Content::Tombstone);
+                let cells: Vec<_> = found.iter().map(tombstone).collect();
+                let changed = cells.len();
+                self.write(now, cells, changed, output)
+            }
+            Request::Ask { peer, dot } => {
+                let round = RoundId(self.rng.u64(..));
+                if self.asked.len() == ASKED_MAX {
+                    self.asked.pop_front();
+                }
+                self.asked.push_back((round, token, peer));
+                self.sender().send(peer, Lane::Push, Message::Ask { round, dot }, output);
+                return;
+            }
+        };
+        output.reply.push((token, reply));
+    }
+
+    fn cell_write(&self, key: Key, content: Content) -> CellWrite {
+        let field = Field::whole_key();
+        let seen = self.store.seen(&key, &field, self.config.origin);
+        CellWrite { key, field, content, seen }
+    }
+
+    /// Makes one write of this node: stamps it, applies it, pushes it.
+    fn write(
+        &mut self,
+        now: Time,
+        cells: Vec<CellWrite>,
+        changed: usize,
+        output: &mut Output,
+    ) -> Reply {
+        if cells.is_empty() {
+            return Reply::Nothing;
+        }
+        let (Some(lamport), Some(seq)) = (self.lamport.next(), self.seq.checked_add(1)) else {
+            return Reply::Exhausted;
+        };
+        self.lamport = lamport;
+        self.seq = seq;
+        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
+        let write = Write { stamp, seq, cells };
+        let dot = write.dot();
+        self.vector.insert(dot);
+        self.counters.writes_local += 1;
+        if self.config.eager {
+            self.push(now, &write, output);
+        }
+        self.merge(write, output);
+        Reply::Written { stamp, dot, changed }
+    }
+
+    // Applying.
+
+    /// Merges every cell of a write whose dot has just been marked.
+    fn merge(&mut self, write: Write, output: &mut Output) {
+        let Write { stamp, seq, cells } = write;
+        let dot = Dot { origin: stamp.origin, seq };
+        for cell in cells {
+            let key = cell.key.clone();
+            match self.store.merge(stamp, seq, cell) {
+                Merged::Won { lost } => {
+                    for loser in lost {
+                        self.conflict(key.clone(), stamp, loser, output);
+                    }
+                    self.exchanges.displaced(self.store.displaced());
+                    if self.config.trace {
+                        output.events.push(Event::Visible { key, stamp, dot });
+                    }
+                }
+                Merged::Lost { concurrent_with: Some(winner) } => {
+                    self.conflict(key, winner, stamp, output);
+                }
+                Merged::Lost { concurrent_with: None } | Merged::Known => {}
+            }
+        }
+    }
+
+    fn conflict(&mut self, key: Key, winner: Stamp, loser: Stamp, output: &mut Output) {
+        let conflict = Conflict { key, winner, loser };
+        self.counters.conflicts += 1;
+        if self.conflicts.len() == CONFLICTS_MAX {
+            self.conflicts.pop_front();
+        }
+        self.conflicts.push_back(conflict.clone());
+        output.events.push(Event::Conflict(conflict));
+    }
+
+    /// Whether `write`, which a peer sent, may be applied.
+    fn judge(&self, write: &Write) -> Result<(), Misdeed> {
+        let (theirs, ours) = (write.stamp.lamport, self.lamport);
+        if !write.is_well_formed() {
+            return Err(Misdeed::Malformed);
+        }
+        if theirs.0.saturating_sub(ours.0) > self.config.lamport_jump_max {
+            return Err(Misdeed::Runaway { theirs, ours });
+        }
+        if write.stamp.origin == self.config.origin && write.seq > self.seq {
+            return Err(Misdeed::Impostor { dot: write.dot(), made: self.seq });
+        }
+        Ok(())
+    }
+
+    /// Applies a peer's writes; says how many were missing, or `None` if the peer is quarantined.
+    pub(super) fn apply(
+        &mut self,
+        peer: NodeId,
+        writes: Vec<Write>,
+        output: &mut Output,
+    ) -> Option<usize> {
+        // All are judged before any is applied: a message counts as a whole or not at all.
+        if let Some(why) = writes.iter().find_map(|write| self.judge(write).err()) {
+            self.quarantine(peer, why, output);
+            return None;
+        }
+        let mut missing = 0;
+        for write in writes {
+            let dot = write.dot();
+            if self.vector.contains(dot) {
+                self.counters.writes_repeated += 1;
+                continue;
+            }
+            self.vector.insert(dot);
+            self.lamport = self.lamport.max(write.stamp.lamport);
+            self.counters.writes_remote += 1;
+            missing += 1;
+            self.merge(write, output);
+        }
+        Some(missing)
+    }
+
+    fn quarantine(&mut self, peer: NodeId, why: Misdeed, output: &mut Output) {
+        self.counters.quarantined += 1;
+        self.quarantined.push(peer);
+        self.peer_down(peer, output);
+        output.events.push(Event::Quarantined { peer, why });
+    }
+
+    // Peers.
+
+    fn peer_up(&mut self, now: Time, peer: NodeId, round_trip: Duration, output: &mut Output) {
+        if peer == self.config.node || !self.peers.up(peer, round_trip) {
+            return;
+        }
+        self.quarantined.retain(|quarantined| *quarantined != peer);
+        self.pushes.reroute(&self.peers, &self.config);
+        // A new peer is met at once. If a round moves writes both ways, one of the two suffices.
+        if self.config.strategy != Strategy::PushPull || self.config.node < peer {
+            self.open_round(peer, output);
+        }
+        if self.next_round.is_none() {
+            // A random phase keeps nodes that started together apart.
+            self.next_round = Some(now + self.config.interval.mul_f64(self.rng.f64()));
+        }
+    }
+
+    fn peer_down(&mut self, peer: NodeId, output: &mut Output) {
+        if !self.peers.down(peer) {
+            return;
+        }
+        self.pushes.reroute(&self.peers, &self.config);
+        self.give_up(|other, _| other == peer, output);
+        self.asked.retain(|(_, _, asked)| *asked != peer);
+        if self.peers.is_empty() {
+            self.next_round = None;
+        }
+    }
+
+    fn receive(&mut self, now: Time, peer: NodeId, envelope: Envelope, output: &mut Output) {
+        let ours = (WIRE_VERSION, self.config.shard, Scope::default(), self.epoch);
+        let theirs = (envelope.version, envelope.shard, envelope.scope, envelope.epoch);
+        if ours != theirs || self.quarantined.contains(&peer) {
+            self.counters.messages_refused += 1;
+            return;
+        }
+        match envelope.message {
+            Message::Push { writes, relay } => self.receive_push(now, peer, writes, relay, output),
+            Message::Open { round, hash, fingerprint, digest, wish } => {
+                self.receive_open(now, peer, round, (hash, fingerprint), digest, wish, output);
+            }
+            Message::Digest { round, digest, wish } => {
+                self.receive_digest(now, peer, round, digest, wish, output);
+            }
+            Message::Delta { round, chunk, digest } => {
+                self.receive_delta(now, peer, round, chunk, digest, output);
+            }
+            Message::Credit { round } => self.receive_credit(now, peer, round, output),
+            Message::Ask { round, dot } => self.receive_ask(peer, round, dot, output),
+            Message::Answer { round, covers, hash, fingerprint } => {
+                let asked = self.asked.iter().position(|asked| asked.0 == round && asked.2 == peer);
+                if let Some((_, token, _)) = asked.and_then(|at| self.asked.remove(at)) {
+                    output.reply.push((token, Reply::Answer { peer, covers, hash, fingerprint }));
+                }
+            }
+        }
+    }
+
+    // Time.
+
+    fn wake(&mut self, now: Time, output: &mut Output) {
+        self.pushes.wake(now, self.sender(), output);
+        if self.next_round.is_some_and(|at| at <= now) {
+            if let Some(partner) = self.peers.next_partner(&mut self.rng) {
+                self.open_round(partner, output);
+            }
+            self.next_round = Some(now + self.config.interval);
+        }
+        self.give_up(|_, deadline| deadline <= now, output);
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("node", &self.config.node)
+            .field("shard", &self.config.shard)
+            .field("lamport", &self.lamport)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec;
+    use crate::protocol::id::Origin;
+
+    /// Nodes 1, 2, … in memory; messages wait until they are delivered or dropped.
+    struct Cluster {
+        now: Time,
+        shards: Vec<Shard>,
+        under_way: VecDeque<(NodeId, NodeId, Vec<u8>)>,
+        events: Vec<Event>,
+        sent: Vec<&'static str>,
+    }
+
+    impl Cluster {
+        fn new(nodes: u64, change: impl Fn(&mut Config)) -> Self {
+            let shards = (1..=nodes).map(|node| {
+                let id = NodeId(u128::from(node));
+                let mut config = Config::new(id, Origin(node), node);
+                change(&mut config);
+                Shard::new(config)
+            });
+            let mut cluster = Self {
+                now: Time::START,
+                shards: shards.collect(),
+                under_way: VecDeque::new(),
+                events: Vec::new(),
+                sent: Vec::new(),
+            };
+            for one in 0..cluster.shards.len() {
+                for other in 0..cluster.shards.len() {
+                    let peer = cluster.shards[other].config.node;
+                    cluster.handle(one, Input::PeerUp(peer, Duration::from_millis(1)));
+                }
+            }
+            cluster.deliver();
+            cluster.sent.clear();
+            cluster
+        }
+
+        fn handle(&mut self, at: usize, input: Input<'_>) -> Option<Reply> {
+            let mut output = Output::default();
+            self.shards[at].handle(self.now, input, &mut output);
+            let from = self.shards[at].config.node;
+            for send in output.send {
+                let frame = codec::encode(&send.envelope);
+                for to in send.to.iter() {
+                    self.sent.push(send.envelope.message.kind());
+                    self.under_way.push_back((from, *to, frame.clone()));
+                }
+            }
+            self.events.extend(output.events);
+            output.reply.first().map(|(_, reply)| *reply)
+        }
+
+        fn set(&mut self, at: usize, key: &str, value: &str) -> Stamp {
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            match self.handle(at, Input::Request(Token(0), Request::Set { key, value })) {
+                Some(Reply::Written { stamp, .. }) => stamp,
+                other => panic!("not written: {other:?}"),
+            }
+        }
+
+        fn deliver(&mut self) {
+            while let Some((from, to, frame)) = self.under_way.pop_front() {
+                let at = self.shards.iter().position(|shard| shard.config.node == to).unwrap();
+                self.handle(at, Input::Message(from, codec::decode(&frame).unwrap()));
+            }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            let end = self.now + time;
+            loop {
+                let due = self.shards.iter().enumerate();
+                let due = due.filter_map(|(at, shard)| shard.next_wake().map(|time| (time, at)));
+                let Some((time, at)) = due.min().filter(|(time, _)| *time <= end) else { break };
+                self.now = time;
+                self.handle(at, Input::Wake);
+                self.deliver();
+            }
+            self.now = end;
+        }
+
+        fn value(&self, at: usize, key: &str) -> Option<String> {
+            let reader = self.shards[at].reader();
+            reader.string(key.as_bytes(), |value| {
+                value.map(|value| String::from_utf8_lossy(value).into_owned())
+            })
+        }
+
+        fn is_converged(&self) -> bool {
+            self.shards.windows(2).all(|pair| pair[0].summary() == pair[1].summary())
+        }
+    }
+
+    #[test]
+    fn a_write_is_pushed_to_everybody_at_once() {
+        let mut cluster = Cluster::new(3, |_| ());
+        cluster.set(0, "k", "v");
+        cluster.deliver();
+        assert!((0..3).all(|at| cluster.value(at, "k").as_deref() == Some("v")));
+        assert!(cluster.is_converged());
+        assert_eq!(cluster.sent, ["push", "push"]);
+    }
+
+    #[test]
+    fn rounds_alone_bring_everything_in_every_direction() {
+        for strategy in [Strategy::Push, Strategy::Pull, Strategy::PushPull] {
+            let mut cluster = Cluster::new(4, |config| {
+                config.eager = false;
+                config.strategy = strategy;
+                config.delta_bytes_max = 200;
+            });
+            for key in 0..100 {
+                cluster.set(key % 4, &format!("k{key}"), "v");
+                cluster.set(3 - key % 4, &format!("k{}", key / 2), "w");
+            }
+            cluster.pass(Duration::from_secs(20));
+            assert!(cluster.is_converged(), "{strategy}");
+            assert_eq!(cluster.shards[0].store().keys_live(), 100);
+            cluster.sent.clear();
+            cluster.pass(Duration::from_secs(1));
+            assert_eq!(cluster.sent, ["open"; 4], "{strategy}: an equal hash ends the round");
+        }
+    }
+
+    #[test]
+    fn a_missing_write_costs_a_round_trip_and_a_half() {
+        for writer in 0..2 {
+            let mut cluster = Cluster::new(2, |config| config.eager = false);
+            cluster.set(writer, "k", "v");
+            cluster.pass(Duration::from_secs(2));
+            assert!(cluster.is_converged());
+            let work: Vec<_> = cluster.sent.iter().filter(|kind| **kind != "open").collect();
+            assert!(work.len() <= 2, "after the opening: {work:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_concurrent_writes_the_greater_stamp_wins_and_the_loser_is_told() {
+        let mut cluster = Cluster::new(2, |_| ());
+        let loser = cluster.set(0, "k", "one");
+        let winner = cluster.set(1, "k", "two");
+        assert!(winner > loser, "equal counters, and the higher origin wins");
+        cluster.deliver();
+        assert!((0..2).all(|at| cluster.value(at, "k").as_deref() == Some("two")));
+        let conflict = Event::Conflict(Conflict { key: "k".into(), winner, loser });
+        assert_eq!(cluster.events.iter().filter(|event| **event == conflict).count(), 2);
+        // Whoever writes next has seen both.
+        cluster.set(0, "k", "three");
+        cluster.deliver();
+        assert_eq!(cluster.shards.iter().map(|shard| shard.counters.conflicts).sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn an_overwritten_version_is_no_conflict_even_where_steps_are_missed() {
+        let mut cluster = Cluster::new(3, |config| config.eager = false);
+        cluster.set(0, "k", "1");
+        cluster.pass(Duration::from_secs(5));
+        for round in 0..5 {
+            cluster.set(round % 2, "k", "next");
+            cluster.pass(Duration::from_secs(5));
+        }
+        assert!(cluster.is_converged());
+        assert_eq!(cluster.shards.iter().map(|shard| shard.counters.conflicts).sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn a_runaway_stamp_is_refused_and_its_sender_quarantined() {
+        let mut cluster = Cluster::new(2, |_| ());
+        let mut output = Output::default();
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(u64::MAX), origin: Origin(2) };
+        let cells = vec![cluster.shards[1].cell_write("k".into(), Content::Tombstone)];
+        let to: std::sync::Arc<[_]> = [NodeId(1)].into();
+        let sender = cluster.shards[1].sender();
+        sender.push(&to, None, Write { stamp, seq: 1, cells }, &mut output);
+        let envelope = output.send.remove(0).envelope;
+        cluster.handle(0, Input::Message(NodeId(2), envelope));
+        let told = cluster
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Quarantined { why: Misdeed::Runaway { .. }, .. }));
+        assert!(told && cluster.shards[0].vector().is_empty());
+        assert_eq!(cluster.shards[0].lamport(), Lamport(0));
+        cluster.set(1, "other", "v");
+        cluster.deliver();
+        assert_eq!(cluster.value(0, "other"), None, "nothing more is taken from it");
+    }
+
+    #[test]
+    fn a_batch_and_a_deletion_are_one_write_each() {
+        let mut cluster = Cluster::new(2, |_| ());
+        let pairs: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")];
+        cluster.handle(0, Input::Request(Token(1), Request::SetAll(&pairs)));
+        let keys: [&[u8]; 3] = [b"a", b"a", b"nothing"];
+        let reply = cluster.handle(0, Input::Request(Token(2), Request::Delete(&keys)));
+        assert!(matches!(reply, Some(Reply::Written { changed: 1, dot: Dot { seq: 2, .. }, .. })));
+        cluster.deliver();
+        assert!(cluster.is_converged());
+        assert_eq!((cluster.value(1, "a"), cluster.value(1, "b").as_deref()), (None, Some("2")));
+        let keys: [&[u8]; 1] = [b"a"];
+        let reply = cluster.handle(1, Input::Request(Token(3), Request::Delete(&keys)));
+        assert_eq!(reply, Some(Reply::Nothing));
+    }
+
+    #[test]
+    fn beyond_the_fan_out_hubs_pass_writes_on() {
+        let mut cluster = Cluster::new(30, |config| config.fanout = 4);
+        for node in 0..30 {
+            cluster.set(node, &format!("k{node}"), "v");
+        }
+        cluster.deliver();
+        cluster.pass(Duration::from_millis(10));
+        assert!(cluster.is_converged());
+        let pushes = cluster.sent.iter().filter(|kind| **kind == "push").count();
+        assert!(pushes < 30 * 29 / 2, "{pushes} messages for 30 writes to 29 others");
+    }
+}

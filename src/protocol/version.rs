@@ -1,0 +1,352 @@
+//! Version vectors with gaps: which dots a node holds.
+//!
+//! Eager pushes arrive out of order and some never arrive, so a single highest number per origin is
+//! not enough: per origin a [`Intervals`] holds the exact set of sequence numbers, as ranges. Ranges
+//! are kept apart by at least one missing number, sorted and never empty, so equal sets have equal
+//! representations and a hash of one is a hash of the set.
+//!
+//! A vector only grows. What it claims to hold, a node holds or has replaced by something greater
+//! (see `delta` for how that stays true while writes go on).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::id::Origin;
+use super::stamp::Dot;
+
+/// The most ranges per origin that eager pushes may leave behind; one takes 16 bytes.
+///
+/// A healthy node has one or two. Beyond the bound an out-of-order push is dropped, and comes back
+/// with the next round once the gaps before it are filled.
+pub const RANGES_PUSHED_MAX: usize = 16_384;
+
+/// The most ranges per origin that a vector from a peer may have.
+///
+/// A node that is being filled holds, until the end of the delta, only the dots that it was sent,
+/// which can be as many ranges as there are cells.
+pub const RANGES_MAX: usize = 4 << 20;
+
+/// The most origins a vector from a peer may name.
+pub const ORIGINS_MAX: usize = 65_536;
+
+/// A set of sequence numbers, as sorted ranges that neither touch nor overlap.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Intervals {
+    /// Inclusive bounds.
+    ranges: Vec<(u64, u64)>,
+}
+
+/// Per origin the sequence numbers held.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct VersionVector {
+    origins: BTreeMap<Origin, Intervals>,
+}
+
+impl Intervals {
+    /// All numbers from 1 to `last`; nothing if `last` is 0.
+    pub fn up_to(last: u64) -> Self {
+        Self { ranges: if last == 0 { Vec::new() } else { vec![(1, last)] } }
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The ranges, as inclusive bounds in ascending order.
+    pub fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
+    /// The greatest number held, or 0.
+    pub fn last(&self) -> u64 {
+        self.ranges.last().map_or(0, |range| range.1)
+    }
+
+    /// The greatest number up to which nothing is missing, or 0.
+    pub fn dense(&self) -> u64 {
+        self.ranges.first().map_or(0, |range| if range.0 == 1 { range.1 } else { 0 })
+    }
+
+    /// Whether `seq` is held.
+    pub fn contains(&self, seq: u64) -> bool {
+        let after = self.ranges.partition_point(|range| range.0 <= seq);
+        after > 0 && self.ranges[after - 1].1 >= seq
+    }
+
+    /// Adds `seq`; says whether it was missing.
+    pub fn insert(&mut self, seq: u64) -> bool {
+        // Nearly every number is the successor of the last.
+        if let Some(last) = self.ranges.last_mut()
+            && last.1.checked_add(1) == Some(seq)
+        {
+            last.1 = seq;
+            return true;
+        }
+        if self.contains(seq) {
+            return false;
+        }
+        self.insert_range(seq, seq);
+        true
+    }
+
+    /// Whether adding `seq` would need one range more.
+    pub fn splits(&self, seq: u64) -> bool {
+        let after = self.ranges.partition_point(|range| range.0 <= seq);
+        let joins_left = after > 0 && self.ranges[after - 1].1 >= seq.saturating_sub(1);
+        let joins_right =
+            self.ranges.get(after).is_some_and(|range| seq.checked_add(1) == Some(range.0));
+        !joins_left && !joins_right
+    }
+
+    /// Adds all numbers from `first` to `last`, both included.
+    fn insert_range(&mut self, first: u64, last: u64) {
+        // The ranges that touch or overlap the new one are those from `from` to before `to`.
+        let from = self.ranges.partition_point(|range| range.1 < first.saturating_sub(1));
+        let to = self.ranges.partition_point(|range| range.0 <= last.saturating_add(1));
+        let joined = if from < to {
+            (first.min(self.ranges[from].0), last.max(self.ranges[to - 1].1))
+        } else {
+            (first, last)
+        };
+        self.ranges.splice(from..to, [joined]);
+    }
+
+    /// Adds everything in `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for &(first, last) in &other.ranges {
+            self.insert_range(first, last);
+        }
+    }
+
+    /// The numbers of `self` that `other` lacks, as ranges in ascending order.
+    pub fn minus(&self, other: &Self) -> Vec<(u64, u64)> {
+        let mut left = Vec::new();
+        let mut theirs = other.ranges.iter().peekable();
+        for &(first, last) in &self.ranges {
+            let mut next = first;
+            while let Some(&&(their_first, their_last)) = theirs.peek() {
+                if their_last < next {
+                    theirs.next();
+                    continue;
+                }
+                if their_first > last {
+                    break;
+                }
+                if their_first > next {
+                    left.push((next, their_first - 1));
+                }
+                if their_last >= last {
+                    // `last` is covered; this range may also reach into our next one.
+                    next = 0;
+                    break;
+                }
+                next = their_last + 1;
+                theirs.next();
+            }
+            if next != 0 {
+                left.push((next, last));
+            }
+        }
+        left
+    }
+}
+
+impl VersionVector {
+    /// The intervals of `origin`, if any of its writes is held.
+    pub fn origin(&self, origin: Origin) -> Option<&Intervals> {
+        self.origins.get(&origin)
+    }
+
+    /// All origins with what is held of each, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (Origin, &Intervals)> {
+        self.origins.iter().map(|(origin, intervals)| (*origin, intervals))
+    }
+
+    /// How many origins are named.
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.origins.is_empty()
+    }
+
+    /// Whether `dot` is held.
+    pub fn contains(&self, dot: Dot) -> bool {
+        self.origins.get(&dot.origin).is_some_and(|intervals| intervals.contains(dot.seq))
+    }
+
+    /// Adds `dot`; says whether it was missing.
+    pub fn insert(&mut self, dot: Dot) -> bool {
+        self.origins.entry(dot.origin).or_default().insert(dot.seq)
+    }
+
+    /// Whether [`RANGES_PUSHED_MAX`] leaves room for a pushed `dot`.
+    pub fn leaves_room_for(&self, dot: Dot) -> bool {
+        match self.origins.get(&dot.origin) {
+            Some(held) => held.ranges.len() < RANGES_PUSHED_MAX || !held.splits(dot.seq),
+            None => self.origins.len() < ORIGINS_MAX,
+        }
+    }
+
+    /// Adds everything in `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (origin, intervals) in &other.origins {
+            self.origins.entry(*origin).or_default().merge(intervals);
+        }
+    }
+
+    /// Whether every dot of `other` is held here.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.origins.iter().all(|(origin, theirs)| match self.origins.get(origin) {
+            Some(ours) => theirs.minus(ours).is_empty(),
+            None => false,
+        })
+    }
+
+    /// The dots of `self` that `other` lacks, as ranges per origin, in ascending order.
+    pub fn minus(&self, other: &Self) -> Vec<(Origin, Vec<(u64, u64)>)> {
+        let nothing = Intervals::default();
+        let lacking = self.origins.iter().map(|(origin, ours)| {
+            (*origin, ours.minus(other.origins.get(origin).unwrap_or(&nothing)))
+        });
+        lacking.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    }
+}
+
+/// On the wire: first gap, first length, next gap, next length, …; small numbers stay small.
+impl Serialize for Intervals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut after = 0;
+        let gaps_and_lengths = self.ranges.iter().flat_map(|&(first, last)| {
+            let gap = first - after - 1;
+            after = last;
+            [gap, last - first]
+        });
+        serializer.collect_seq(gaps_and_lengths.collect::<Vec<u64>>())
+    }
+}
+
+impl<'de> Deserialize<'de> for Intervals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let numbers = Vec::<u64>::deserialize(deserializer)?;
+        if numbers.len() % 2 != 0 || numbers.len() / 2 > RANGES_MAX {
+            return Err(D::Error::custom("not a list of ranges, or too long"));
+        }
+        let mut ranges = Vec::with_capacity(numbers.len() / 2);
+        let mut after = 0u64;
+        for pair in numbers.chunks_exact(2) {
+            // A gap of nothing is only right before the first range: later it would touch.
+            if pair[0] == 0 && after != 0 {
+                return Err(D::Error::custom("ranges that touch"));
+            }
+            let first = after.checked_add(pair[0]).and_then(|seq| seq.checked_add(1));
+            let last = first.and_then(|seq| seq.checked_add(pair[1]));
+            let (Some(first), Some(last)) = (first, last) else {
+                return Err(D::Error::custom("a sequence number above 64 bits"));
+            };
+            ranges.push((first, last));
+            after = last;
+        }
+        Ok(Self { ranges })
+    }
+}
+
+impl<'de> Deserialize<'de> for VersionVector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        #[derive(Deserialize)]
+        #[serde(rename = "VersionVector")]
+        struct Wire {
+            origins: BTreeMap<Origin, Intervals>,
+        }
+        let origins = Wire::deserialize(deserializer)?.origins;
+        if origins.len() > ORIGINS_MAX || origins.values().any(Intervals::is_empty) {
+            return Err(D::Error::custom("too many origins, or one without writes"));
+        }
+        Ok(Self { origins })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn intervals(numbers: &BTreeSet<u64>) -> Intervals {
+        let mut set = Intervals::default();
+        for number in numbers {
+            set.insert(*number);
+        }
+        set
+    }
+
+    fn expand(ranges: &[(u64, u64)]) -> BTreeSet<u64> {
+        ranges.iter().flat_map(|(first, last)| *first..=*last).collect()
+    }
+
+    fn numbers() -> impl Strategy<Value = BTreeSet<u64>> {
+        proptest::collection::btree_set(1u64..40, 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn intervals_are_a_set_of_numbers(ours in numbers(), order in any::<u64>(), theirs in numbers()) {
+            let mut shuffled: Vec<u64> = ours.iter().copied().collect();
+            fastrand::Rng::with_seed(order).shuffle(&mut shuffled);
+            let mut set = Intervals::default();
+            for number in &shuffled {
+                prop_assert_eq!(set.splits(*number), {
+                    let mut more = set.clone();
+                    more.insert(*number);
+                    more.ranges.len() > set.ranges.len()
+                });
+                prop_assert!(set.insert(*number));
+                prop_assert!(!set.insert(*number));
+            }
+            prop_assert_eq!(&set, &intervals(&ours));
+            prop_assert_eq!(expand(set.ranges()), ours.clone());
+            prop_assert!((0..45).all(|number| set.contains(number) == ours.contains(&number)));
+            let other = intervals(&theirs);
+            prop_assert_eq!(expand(&set.minus(&other)), &ours - &theirs);
+            set.merge(&other);
+            prop_assert_eq!(set, intervals(&(&ours | &theirs)));
+        }
+
+        #[test]
+        fn a_vector_survives_the_wire(ours in numbers(), theirs in numbers()) {
+            let mut vector = VersionVector::default();
+            for (origin, held) in [(1, &ours), (u64::MAX, &theirs)] {
+                for seq in held {
+                    vector.insert(Dot { origin: Origin(origin), seq: *seq });
+                }
+            }
+            let bytes = rmp_serde::to_vec(&vector).unwrap();
+            prop_assert_eq!(rmp_serde::from_slice::<VersionVector>(&bytes).unwrap(), vector);
+        }
+    }
+
+    #[test]
+    fn the_greatest_number_fits() {
+        let mut set = Intervals::default();
+        assert!(set.insert(u64::MAX) && !set.insert(u64::MAX) && set.contains(u64::MAX));
+        assert_eq!(Intervals::up_to(u64::MAX).minus(&set), [(1, u64::MAX - 1)]);
+        let bytes = rmp_serde::to_vec(&set).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Intervals>(&bytes).unwrap(), set);
+    }
+
+    #[test]
+    fn malformed_ranges_are_refused() {
+        for numbers in [vec![0], vec![0, 1, 0, 1], vec![u64::MAX, 0], vec![0, 3, u64::MAX, 5]] {
+            let bytes = rmp_serde::to_vec(&numbers).unwrap();
+            assert!(rmp_serde::from_slice::<Intervals>(&bytes).is_err(), "{numbers:?}");
+        }
+    }
+}
