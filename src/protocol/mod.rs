@@ -1,3 +1,4 @@
 //! The replication protocol as a value with one verb.
 
 pub mod id;
+pub mod profile;
