@@ -12,6 +12,7 @@ pub mod event;
 mod gossip;
 pub mod id;
 pub mod message;
+pub mod profile;
 mod push;
 mod round;
 pub mod shard;
