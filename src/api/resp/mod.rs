@@ -1,1 +1,6 @@
 //! The Redis protocol.
+
+pub mod buffers;
+pub mod parse;
+pub mod reply;
+mod words;

@@ -1,0 +1,254 @@
+//! Replies as bytes, in both versions of the Redis protocol.
+//!
+//! [`Replies`] is a growing buffer with one verb per kind of reply. What RESP2 does not know (maps,
+//! sets, doubles, booleans, nulls of their own, verbatim text, pushes) is written there as Redis
+//! writes it, so that a command says what it means once and never asks for the version.
+//!
+//! Aggregates are announced, then filled: `map(2)` must be followed by two keys and two values.
+//! Nothing checks that; the tests of each command do. Replies of a whole batch gather here and
+//! leave in one write.
+//!
+//! Source: the RESP3 specification (antirez, 2018) and Redis 7's `networking.c` (`addReply…`).
+
+/// The version of the protocol that a connection has agreed on with `HELLO`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// What every connection starts with.
+    #[default]
+    Resp2,
+    /// After `HELLO 3`.
+    Resp3,
+}
+
+/// The replies of one batch, in order, not yet sent.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: Vec<u8>,
+    protocol: Protocol,
+}
+
+impl Replies {
+    /// No replies, to be gathered in `buffer`, whose content is dropped.
+    pub fn new(mut buffer: Vec<u8>, protocol: Protocol) -> Self {
+        buffer.clear();
+        Self { bytes: buffer, protocol }
+    }
+
+    /// The version in which replies are written from now on.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Changes the version for the replies to come.
+    pub fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Everything written so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many bytes have been written.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Takes back everything behind the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Gives the buffer back.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub fn ok(&mut self) {
+        self.bytes.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// A short status text.
+    pub fn simple(&mut self, text: &str) {
+        self.bytes.push(b'+');
+        self.line(text.as_bytes());
+    }
+
+    /// An error. The text begins with its code (`ERR …`) and may hold a client's bytes; line ends
+    /// in it become blanks, as in Redis.
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
+        self.bytes.push(b'-');
+        self.line(text.as_ref());
+    }
+
+    /// A whole number.
+    #[inline]
+    pub fn integer(&mut self, number: i64) {
+        self.header(b':', number);
+    }
+
+    /// How many there are of something.
+    #[inline]
+    pub fn count(&mut self, count: usize) {
+        self.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A string of any bytes.
+    #[inline]
+    pub fn bulk(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        // One growth at most, room for the length line and the line end included.
+        self.bytes.reserve(bytes.len() + 24);
+        self.length(b'$', bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// A string, or null if there is none.
+    #[inline]
+    pub fn bulk_or_null(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.bulk(bytes),
+            None => self.null(),
+        }
+    }
+
+    /// Nothing, where a string could have been.
+    #[inline]
+    pub fn null(&mut self) {
+        self.bytes.extend_from_slice(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// Nothing, where an array could have been.
+    pub fn null_array(&mut self) {
+        self.bytes.extend_from_slice(match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// Announces `length` replies that belong together.
+    #[inline]
+    pub fn array(&mut self, length: usize) {
+        self.length(b'*', length);
+    }
+
+    /// Announces `pairs` keys, each with its value; in RESP2 an array of both.
+    pub fn map(&mut self, pairs: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(pairs * 2),
+            Protocol::Resp3 => self.length(b'%', pairs),
+        }
+    }
+
+    /// Announces `length` replies without order; in RESP2 an array.
+    pub fn set(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(length),
+            Protocol::Resp3 => self.length(b'~', length),
+        }
+    }
+
+    /// Announces `length` replies that answer no request; in RESP2 an array.
+    pub fn push(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(length),
+            Protocol::Resp3 => self.length(b'>', length),
+        }
+    }
+
+    /// A floating-point number, the shortest text that reads back as the same; in RESP2 a string.
+    pub fn double(&mut self, number: f64) {
+        let text = match number {
+            _ if number.is_nan() => "nan".to_owned(),
+            f64::INFINITY => "inf".to_owned(),
+            f64::NEG_INFINITY => "-inf".to_owned(),
+            // Plain digits are longer than a power of ten out there.
+            _ if number != 0.0 && !(1e-5..1e17).contains(&number.abs()) => format!("{number:e}"),
+            _ => number.to_string(),
+        };
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text),
+            Protocol::Resp3 => {
+                self.bytes.push(b',');
+                self.line(text.as_bytes());
+            }
+        }
+    }
+
+    /// True or false; in RESP2 1 or 0.
+    pub fn boolean(&mut self, truth: bool) {
+        match (self.protocol, truth) {
+            (Protocol::Resp2, _) => self.integer(i64::from(truth)),
+            (Protocol::Resp3, true) => self.bytes.extend_from_slice(b"#t\r\n"),
+            (Protocol::Resp3, false) => self.bytes.extend_from_slice(b"#f\r\n"),
+        }
+    }
+
+    /// Text for people, to be shown as it is; in RESP2 a string.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text),
+            Protocol::Resp3 => {
+                self.length(b'=', text.len() + 4);
+                self.bytes.extend_from_slice(b"txt:");
+                self.bytes.extend_from_slice(text.as_bytes());
+                self.bytes.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// An integer as a string, for the few commands whose numbers are strings.
+    pub fn bulk_integer(&mut self, number: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.bulk(digits.format(number));
+    }
+
+    /// Several lines of plain text as an array of status texts: what every `HELP` answers.
+    pub fn help(&mut self, lines: &[&str]) {
+        self.array(lines.len());
+        for line in lines {
+            self.simple(line);
+        }
+    }
+
+    /// Text up to a line end, with no line end of its own.
+    fn line(&mut self, text: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        for byte in &mut self.bytes[start..] {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    #[inline]
+    fn length(&mut self, kind: u8, length: usize) {
+        self.header(kind, i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
+    #[inline]
+    fn header(&mut self, kind: u8, number: i64) {
+        let mut digits = itoa::Buffer::new();
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(digits.format(number).as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
