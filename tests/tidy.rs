@@ -219,7 +219,8 @@ fn imports_downward(file: &str, text: &str) -> Vec<String> {
     };
     let judge = |path: &source::Path| {
         let names = from_root(file, path)?;
-        let target = names.first().map_or("*", String::as_str);
+        // The root alone is a visibility, `pub(crate)`.
+        let target = names.first()?.as_str();
         let fine = target == room || height(target).is_some_and(|height| height < own);
         let line = path.line;
         (!fine).then(|| format!("{file}:{line}: {room} may not import {target}"))
@@ -256,6 +257,10 @@ fn an_import_upward_is_seen() {
         ("src/net/link.rs", "mod tests { use super::super::frame; use super::*; }"),
         ("src/cli/mod.rs", "use crate::{api, lab, net, server, sim, protocol};"),
         ("src/main.rs", "use crate::cli;"),
+        (
+            "src/net/mod.rs",
+            "pub(crate) fn f() {} pub(super) fn g() {} pub(in crate::net) fn h() {}",
+        ),
         ("src/net/mod.rs", "/// [`crate::server`] calls this.\nfn f() { \"crate::api::x\"; }"),
     ];
     for (file, text) in good {
