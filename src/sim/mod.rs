@@ -1,1 +1,3 @@
 //! Whole clusters in virtual time.
+
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
