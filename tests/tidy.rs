@@ -349,6 +349,35 @@ fn a_clock_in_the_protocol_is_seen() {
     }
 }
 
+/// The lints whose lists in `clippy.toml` are about determinism. Clippy knows one list for the whole
+/// crate, hence `Cargo.toml` allows them and these rooms deny them again.
+fn denies_what_is_not_deterministic(file: &str, text: &str) -> Vec<String> {
+    let code = code(text);
+    let denied: Vec<&str> = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("#![deny("))
+        .flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+        .collect();
+    let mut missing = vec!["disallowed_methods", "disallowed_types"];
+    missing.retain(|lint| !denied.contains(lint));
+    missing.iter().map(|lint| format!("{file}: does not deny clippy::{lint}")).collect()
+}
+
+#[test]
+fn deterministic_rooms_deny_what_is_not() {
+    let rooms = ["src/protocol/mod.rs".to_owned(), "src/sim/mod.rs".to_owned()];
+    none(judge(&rooms, denies_what_is_not_deterministic));
+}
+
+#[test]
+fn a_room_that_denies_too_little_is_seen() {
+    let both = "//! A.\n\n#![deny(clippy::disallowed_methods, clippy::disallowed_types)]\n";
+    assert!(denies_what_is_not_deterministic("src/sim/mod.rs", both).is_empty());
+    for text in ["", "#![deny(clippy::disallowed_types)]", &both.replace("#!", "// #!")] {
+        assert!(!denies_what_is_not_deterministic("src/sim/mod.rs", text).is_empty(), "{text}");
+    }
+}
+
 // --- files --------------------------------------------------------------------------------------
 
 /// A file opens with what lives in it.
@@ -579,6 +608,54 @@ fn links_in_documents_lead_somewhere() {
 fn a_dead_link_is_seen() {
     let text = "[a](ARCHITECTURE.md#rooms) [b](https://example.org/x) [c](nowhere.md) [d](#here)";
     assert_eq!(links_lead_somewhere("README.md", text).len(), 1);
+}
+
+/// Every profile is a table, has a row in the folder's README and is compiled into the program; every
+/// row has a profile.
+fn profiles_are_explained(profiles: &[(String, String)], page: &str, source: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (name, text) in profiles {
+        if let Err(error) = text.parse::<toml::Table>() {
+            complaints.push(format!("netconfig/{name}.toml: {error}"));
+        }
+        if !page.contains(&format!("\n| `{name}` |")) {
+            complaints.push(format!("netconfig/README.md: no row for `{name}`"));
+        }
+        if !source.contains(&format!("netconfig/{name}.toml\")")) {
+            complaints.push(format!("netconfig/{name}.toml: not compiled in"));
+        }
+    }
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for row in rows.filter(|row| !profiles.iter().any(|(name, _)| name == row)) {
+        complaints.push(format!("netconfig/README.md: `{row}` has no file"));
+    }
+    complaints
+}
+
+#[test]
+fn profiles_are_explained_and_compiled_in() {
+    let profiles: Vec<(String, String)> = files("netconfig", ".toml")
+        .iter()
+        .map(|file| {
+            let name = file.trim_start_matches("netconfig/").trim_end_matches(".toml");
+            (name.to_owned(), read(file))
+        })
+        .collect();
+    assert!(!profiles.is_empty(), "there is nothing to judge");
+    let source: String = files("src", ".rs").iter().map(|file| read(file)).collect();
+    none(profiles_are_explained(&profiles, &read("netconfig/README.md"), &source));
+}
+
+#[test]
+fn an_unexplained_profile_is_seen() {
+    let profiles = |text: &str| vec![("lan".to_owned(), text.to_owned())];
+    let page = "| name |\n| `lan` | x |\n";
+    let source = "include_str!(\"../../netconfig/lan.toml\")";
+    assert!(profiles_are_explained(&profiles("a = 1"), page, source).is_empty());
+    assert_eq!(profiles_are_explained(&profiles("a = "), page, source).len(), 1);
+    assert_eq!(profiles_are_explained(&profiles("a = 1"), "", source).len(), 1);
+    assert_eq!(profiles_are_explained(&profiles("a = 1"), page, "").len(), 1);
+    assert_eq!(profiles_are_explained(&[], page, source).len(), 1);
 }
 
 // --- dependencies -------------------------------------------------------------------------------
