@@ -72,6 +72,19 @@ pub struct RoundsExpected {
     pub closed_form: f64,
 }
 
+impl RoundsExpected {
+    /// All of it multiplied, to turn rounds into time.
+    pub fn times(self, factor: f64) -> Self {
+        Self {
+            p50: self.p50 * factor,
+            p99: self.p99 * factor,
+            run_p50_low: self.run_p50_low * factor,
+            run_p50_high: self.run_p50_high * factor,
+            closed_form: self.closed_form * factor,
+        }
+    }
+}
+
 /// How many clusters (sets of phases) are played; the fifth and ninety-fifth percentile of the
 /// runs' medians are then ranks 10 and 190.
 const CLUSTERS: usize = 200;
