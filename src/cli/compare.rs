@@ -7,13 +7,17 @@
 //! Progress is shown on standard error and only on a terminal.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::lab::config::{CompareConfig, Consistency, Strategy};
+use crate::lab::config::{
+    CompareConfig, Consistency, Links, NODES_ASSUMED, NODES_QUICK, Spreading,
+};
 use crate::lab::threshold::Threshold;
 use crate::lab::workload::Arrivals;
+use crate::protocol::profile::{Profile, ProfileError};
 
 /// The most real nodes in one process: each has its own socket, timers and connections to all
 /// others, and 100 nodes are 4,950 connections.
@@ -50,14 +54,14 @@ pub struct CompareArgs {
     /// How writes spread: push, pull or push-pull rounds, each alone or with eager push in front
     /// (eager+push-pull) [default: eager+push-pull,push-pull].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub strategies: Option<Vec<Strategy>>,
+    pub strategies: Option<Vec<Spreading>>,
 
     /// The links: names of built-in profiles, or files like netconfig/*.toml
     /// [default: loopback,lan].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub profiles: Option<Vec<String>>,
 
-    /// The cluster sizes [default: 3,5; with --quick: 5].
+    /// The cluster sizes [default: the profile's own if it names one, else 3,5; with --quick: 5].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub nodes: Option<Vec<usize>>,
 
@@ -134,7 +138,7 @@ pub struct CompareArgs {
 }
 
 /// Says what is wrong with arguments that are well formed one by one.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompareArgsError {
     /// A number out of its bounds.
     #[error("{flag} {given} is out of bounds: expected {expected}")]
@@ -157,6 +161,17 @@ pub enum CompareArgsError {
     /// Two flags that exclude each other.
     #[error("{0}")]
     Together(&'static str),
+    /// A profile that does not exist or makes no sense.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A profile's file that cannot be read.
+    #[error("cannot read the profile {path}: {problem}")]
+    ProfileFile {
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
     /// A mode that cannot be measured yet.
     #[error(
         "strong consistency is not there yet, so there is nothing to measure: use --consistency \
@@ -182,11 +197,7 @@ impl CompareArgs {
         let config = CompareConfig {
             consistency: self.consistency.clone(),
             strategies: self.strategies.clone().unwrap_or_else(default_strategies),
-            profiles: self
-                .profiles
-                .clone()
-                .unwrap_or_else(|| vec!["loopback".to_owned(), "lan".to_owned()]),
-            nodes: self.nodes.clone().unwrap_or_else(|| assumed.nodes.to_vec()),
+            links: self.links()?,
             writes: self.writes.unwrap_or(assumed.writes),
             rate: self.rate.unwrap_or(assumed.rate),
             arrivals: if self.even { Arrivals::Even } else { Arrivals::Poisson },
@@ -207,11 +218,29 @@ impl CompareArgs {
         Ok(config)
     }
 
+    fn links(&self) -> Result<Vec<Links>, CompareArgsError> {
+        let assumed = if self.quick { NODES_QUICK } else { NODES_ASSUMED };
+        let names = self.profiles.as_deref().unwrap_or_default();
+        let names: Vec<&str> = match names {
+            [] => PROFILES_ASSUMED.to_vec(),
+            names => names.iter().map(String::as_str).collect(),
+        };
+        distinct("--profiles", &names)?;
+        distinct("--nodes", self.nodes.as_deref().unwrap_or(assumed))?;
+        names
+            .into_iter()
+            .map(|name| {
+                let profile = profile(name)?;
+                let own = profile.nodes().map_or(assumed.to_vec(), |nodes| vec![nodes]);
+                let nodes = self.nodes.clone().unwrap_or(own);
+                Ok(Links { profile: Arc::new(profile), nodes })
+            })
+            .collect()
+    }
+
     fn check_lists(&self, config: &CompareConfig) -> Result<(), CompareArgsError> {
         distinct("--consistency", &config.consistency)?;
         distinct("--strategies", &config.strategies)?;
-        distinct("--profiles", &config.profiles)?;
-        distinct("--nodes", &config.nodes)?;
         let dash =
             |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str() == "-");
         if dash(&self.json) && dash(&self.csv) {
@@ -228,22 +257,47 @@ impl CompareArgs {
     }
 }
 
+/// The links that are compared where none are named.
+const PROFILES_ASSUMED: [&str; 2] = ["loopback", "lan"];
+
+/// The largest profile file that is read; the built-in ones have less than a hundredth of it.
+const PROFILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The profile of this name: a file if it ends in .toml, else a built-in one.
+fn profile(name: &str) -> Result<Profile, CompareArgsError> {
+    if !name.ends_with(".toml") {
+        return Ok(Profile::builtin(name)?);
+    }
+    let unreadable = |error: std::io::Error| CompareArgsError::ProfileFile {
+        path: name.to_owned(),
+        problem: error.to_string(),
+    };
+    let bytes = std::fs::metadata(name).map_err(unreadable)?.len();
+    if bytes > PROFILE_BYTES_MAX {
+        return Err(CompareArgsError::ProfileFile {
+            path: name.to_owned(),
+            problem: format!("{bytes} bytes are too many for a profile"),
+        });
+    }
+    let text = std::fs::read_to_string(name).map_err(unreadable)?;
+    Ok(Profile::parse(name, &text)?)
+}
+
 /// What is assumed where nothing is said.
 struct Assumed {
-    nodes: &'static [usize],
     writes: usize,
     rate: f64,
 }
 
 /// Eight configurations of three runs of 2.5 s and their set-up: a minute and a half.
-const ASSUMED: Assumed = Assumed { nodes: &[3, 5], writes: 500, rate: 200.0 };
+const ASSUMED: Assumed = Assumed { writes: 500, rate: 200.0 };
 
 /// Four configurations of three runs of 1 s and their set-up: twenty seconds.
-const QUICK: Assumed = Assumed { nodes: &[5], writes: 300, rate: 300.0 };
+const QUICK: Assumed = Assumed { writes: 300, rate: 300.0 };
 
 fn check_numbers(config: &CompareConfig) -> Result<(), CompareArgsError> {
     let nodes_max = if config.simulate { NODES_SIMULATED_MAX } else { NODES_REAL_MAX };
-    for nodes in &config.nodes {
+    for nodes in config.links.iter().flat_map(|links| &links.nodes) {
         let kind = if config.simulate { "simulated nodes" } else { "real nodes (see --simulate)" };
         bounds("--nodes", *nodes, 1, nodes_max, kind)?;
     }
@@ -348,13 +402,17 @@ mod tests {
             "",
             "--quick",
             "--quick --nodes 3 --rate 12.5",
-            "--strategies push,eager+pull --profiles wan,x/y.toml --nodes 2,4,8 --simulate --even",
+            "--profiles glomers",
+            "--profiles loopback,glomers",
+            "--quick --profiles loopback,glomers",
+            "--strategies push,eager+pull --profiles wan,netconfig/lan.toml --nodes 2,4,8 --simulate --even",
             "--interval 1s500ms --fanout 3 --runs 7 --seed 99 --deadline 1m --values 16 --keys 1",
         ] {
             let config = parse(words).config().unwrap();
             let command = config.command_line();
             let repeated = command.strip_prefix("quorumor compare").unwrap();
-            assert_eq!(parse(repeated).config().unwrap(), config, "{command}");
+            let repeated = parse(repeated).config().unwrap();
+            assert_eq!(format!("{repeated:?}"), format!("{config:?}"), "{command}");
         }
     }
 
@@ -363,7 +421,7 @@ mod tests {
     fn quick_changes_defaults_only() {
         let config = parse("--quick --writes 7").config().unwrap();
         assert_eq!((config.writes, config.rate), (7, QUICK.rate));
-        assert_eq!(config.nodes, QUICK.nodes);
+        assert_eq!(config.links[0].nodes, NODES_QUICK);
     }
 
     /// Conditions may be listed and repeated.
@@ -388,10 +446,12 @@ mod tests {
         assert!(error("--interval 0s").starts_with("--interval 0s"));
         assert!(error("--json - --csv -").contains("standard output"));
         assert!(error("--fail-if p99>1.5x").contains("--baseline"));
-        assert_eq!(
+        assert!(error("--profiles moon").contains("there is no profile \"moon\""));
+        assert!(error("--profiles moon.toml").starts_with("cannot read the profile moon.toml"));
+        assert!(matches!(
             parse("--consistency eventual,strong").config(),
             Err(CompareArgsError::StrongIsNotThere)
-        );
+        ));
     }
 
     /// What clap refuses, it refuses in our words.

@@ -15,12 +15,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::theory::Rounds;
 use super::workload::{Arrivals, Workload};
+use crate::protocol::config::Strategy;
+use crate::protocol::profile::Profile;
 
 /// The promise that readers get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,25 +35,23 @@ pub enum Consistency {
 }
 
 /// How writes spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Strategy {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spreading {
     /// Whether each write is also sent to the peers at once.
     pub eager: bool,
     /// In which direction the periodic rounds carry data.
-    pub rounds: Rounds,
+    pub strategy: Strategy,
 }
 
 /// Everything that a comparison is asked to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct CompareConfig {
     /// The modes to compare.
     pub consistency: Vec<Consistency>,
     /// The strategies to compare.
-    pub strategies: Vec<Strategy>,
-    /// The links to compare, by profile name or path of a profile file.
-    pub profiles: Vec<String>,
-    /// The cluster sizes to compare.
-    pub nodes: Vec<usize>,
+    pub strategies: Vec<Spreading>,
+    /// The links to compare, and the cluster sizes for each.
+    pub links: Vec<Links>,
     /// How many writes each run issues, over all nodes.
     pub writes: usize,
     /// Writes per second, over all nodes.
@@ -77,15 +77,24 @@ pub struct CompareConfig {
     pub simulate: bool,
 }
 
+/// Links, and the cluster sizes that are measured on them.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// What each link does.
+    pub profile: Arc<Profile>,
+    /// The cluster sizes: those asked for, else the profile's own, else those assumed.
+    pub nodes: Vec<usize>,
+}
+
 /// One point of the product that a comparison runs through.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Configuration {
     /// The mode.
     pub consistency: Consistency,
     /// The strategy.
-    pub strategy: Strategy,
+    pub spreading: Spreading,
     /// The links.
-    pub profile: String,
+    pub profile: Arc<Profile>,
     /// The cluster's size.
     pub nodes: usize,
 }
@@ -98,7 +107,7 @@ pub enum ConfigError {
         "{0:?} is not a strategy: expected push, pull or push-pull, each with or without \
          eager push in front, as in eager+push-pull"
     )]
-    Strategy(String),
+    Spreading(String),
     /// No mode has this name.
     #[error("{0:?} is not a consistency: expected eventual or strong")]
     Consistency(String),
@@ -110,14 +119,14 @@ impl CompareConfig {
     /// side and a machine that slows down meanwhile touches both.
     pub fn configurations(&self) -> Vec<Configuration> {
         let mut configurations = Vec::new();
-        for profile in &self.profiles {
-            for nodes in &self.nodes {
-                for strategy in &self.strategies {
+        for links in &self.links {
+            for nodes in &links.nodes {
+                for spreading in &self.strategies {
                     for consistency in &self.consistency {
                         configurations.push(Configuration {
                             consistency: *consistency,
-                            strategy: *strategy,
-                            profile: profile.clone(),
+                            spreading: *spreading,
+                            profile: Arc::clone(&links.profile),
                             nodes: *nodes,
                         });
                     }
@@ -149,13 +158,17 @@ impl CompareConfig {
     /// The command that repeats this comparison, every parameter spelt out.
     pub fn command_line(&self) -> String {
         let mut command = format!(
-            "quorumor compare --consistency {} --strategies {} --profiles {} --nodes {} \
+            "quorumor compare --consistency {} --strategies {} --profiles {}{} \
              --writes {} --rate {} --keys {} --values {} --interval {} --runs {} --seed {} \
              --deadline {}",
             joined(&self.consistency),
             joined(&self.strategies),
-            self.profiles.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(","),
-            joined(&self.nodes),
+            self.links
+                .iter()
+                .map(|links| quoted(links.profile.name()))
+                .collect::<Vec<_>>()
+                .join(","),
+            self.nodes_flag(),
             self.writes,
             self.rate,
             self.keys,
@@ -176,7 +189,27 @@ impl CompareConfig {
         }
         command
     }
+
+    /// The flag for the cluster sizes. Sizes that differ between profiles were never asked for, but
+    /// came from the profiles, and will come from there again.
+    fn nodes_flag(&self) -> String {
+        let own = |links: &Links| links.profile.nodes().map(|nodes| vec![nodes]);
+        let assumed = self.links.iter().find(|links| own(links).as_ref() != Some(&links.nodes));
+        let first = self.links.first().map_or(&[][..], |links| &links.nodes);
+        if self.links.iter().all(|links| links.nodes == first) {
+            format!(" --nodes {}", joined(first))
+        } else {
+            let quick = assumed.is_some_and(|links| links.nodes == NODES_QUICK);
+            if quick { " --quick".to_owned() } else { String::new() }
+        }
+    }
 }
+
+/// The cluster sizes that are assumed where neither the user nor the profile names any.
+pub const NODES_ASSUMED: &[usize] = &[3, 5];
+
+/// The same, if it has to be quick.
+pub const NODES_QUICK: &[usize] = &[5];
 
 /// A duration as the command line takes it.
 fn spaceless(duration: Duration) -> String {
@@ -197,7 +230,7 @@ fn joined<T: fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-impl FromStr for Strategy {
+impl FromStr for Spreading {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -205,29 +238,14 @@ impl FromStr for Strategy {
             Some(rounds) => (true, rounds),
             None => (false, text),
         };
-        let rounds = match rounds {
-            "push" => Rounds::Push,
-            "pull" => Rounds::Pull,
-            "push-pull" => Rounds::PushPull,
-            _ => return Err(ConfigError::Strategy(text.to_owned())),
-        };
-        Ok(Self { eager, rounds })
+        let strategy = rounds.parse().map_err(|_| ConfigError::Spreading(text.to_owned()))?;
+        Ok(Self { eager, strategy })
     }
 }
 
-impl fmt::Display for Strategy {
+impl fmt::Display for Spreading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.eager { "eager+" } else { "" }, self.rounds)
-    }
-}
-
-impl fmt::Display for Rounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Rounds::Push => "push",
-            Rounds::Pull => "pull",
-            Rounds::PushPull => "push-pull",
-        })
+        write!(f, "{}{}", if self.eager { "eager+" } else { "" }, self.strategy)
     }
 }
 
@@ -256,13 +274,16 @@ impl fmt::Display for Consistency {
 pub(crate) mod tests {
     use super::*;
 
+    fn links(name: &str, nodes: &[usize]) -> Links {
+        Links { profile: Arc::new(Profile::builtin(name).unwrap()), nodes: nodes.to_vec() }
+    }
+
     /// Two strategies, one profile, two sizes; for tests all over the lab.
     pub(crate) fn small_config() -> CompareConfig {
         CompareConfig {
             consistency: vec![Consistency::Eventual],
             strategies: vec!["eager+push-pull".parse().unwrap(), "pull".parse().unwrap()],
-            profiles: vec!["lan".to_owned()],
-            nodes: vec![3, 5],
+            links: vec![links("lan", &[3, 5])],
             writes: 200,
             rate: 100.0,
             arrivals: Arrivals::Poisson,
@@ -281,10 +302,10 @@ pub(crate) mod tests {
     #[test]
     fn strategies_have_names() {
         for name in ["push", "pull", "push-pull", "eager+push", "eager+pull", "eager+push-pull"] {
-            assert_eq!(name.parse::<Strategy>().unwrap().to_string(), name);
+            assert_eq!(name.parse::<Spreading>().unwrap().to_string(), name);
         }
         for name in ["", "eager", "eager+", "pushpull", "eager+eager+push", "PUSH"] {
-            assert_eq!(name.parse::<Strategy>(), Err(ConfigError::Strategy(name.to_owned())));
+            assert_eq!(name.parse::<Spreading>(), Err(ConfigError::Spreading(name.to_owned())));
         }
     }
 
@@ -294,7 +315,7 @@ pub(crate) mod tests {
         let found: Vec<String> = small_config()
             .configurations()
             .iter()
-            .map(|point| format!("{} {} {}", point.profile, point.nodes, point.strategy))
+            .map(|point| format!("{} {} {}", point.profile.name(), point.nodes, point.spreading))
             .collect();
         assert_eq!(
             found,
@@ -311,8 +332,10 @@ pub(crate) mod tests {
              --profiles lan --nodes 3,5 --writes 200 --rate 100 --keys 50 --values 100 \
              --interval 100ms --runs 2 --seed 42 --deadline 10s"
         );
+        let text = "description = 'two nodes'";
+        let profile = Arc::new(Profile::parse("my links.toml", text).unwrap());
         let config = CompareConfig {
-            profiles: vec!["my links.toml".to_owned()],
+            links: vec![Links { profile, nodes: vec![2] }],
             fanout: Some(4),
             arrivals: Arrivals::Even,
             simulate: true,

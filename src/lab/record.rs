@@ -32,15 +32,9 @@ use parking_lot::Mutex;
 
 use super::statistics::Samples;
 use super::workload::PlannedWrite;
-
-/// The place of a write in the total order: greater wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark {
-    /// The Lamport counter.
-    pub counter: u64,
-    /// The origin, which decides between equal counters.
-    pub origin: u64,
-}
+use crate::protocol::digest::DigestHash;
+use crate::protocol::stamp::Stamp;
+use crate::protocol::store::Fingerprint;
 
 /// Takes down what happens while a run is measured.
 #[derive(Debug)]
@@ -54,14 +48,14 @@ pub struct Recorder {
 struct Trace {
     planned: PlannedWrite,
     issued: Option<Duration>,
-    acked: Option<(Duration, Mark)>,
+    acked: Option<(Duration, Stamp)>,
 }
 
 /// A node held this stamp for this key from this instant on.
 #[derive(Debug, Clone, Copy)]
 struct Sighting {
     key: usize,
-    mark: Mark,
+    stamp: Stamp,
     at: Duration,
 }
 
@@ -69,11 +63,11 @@ struct Sighting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeEnd {
     /// The stamp of each key of the load, by number; `None` where it holds nothing.
-    pub marks: Vec<Option<Mark>>,
+    pub stamps: Vec<Option<Stamp>>,
     /// Says which writes it has: equal for equal version vectors.
-    pub digest_hash: u64,
+    pub digest_hash: DigestHash,
     /// Says what it holds: equal for equal states.
-    pub fingerprint: u128,
+    pub fingerprint: Fingerprint,
 }
 
 /// What a run showed.
@@ -121,15 +115,15 @@ impl Recorder {
         self.writes[write].lock().issued = Some(at);
     }
 
-    /// Write `write` was acknowledged with the stamp `mark`. A write of which nothing is heard is
+    /// Write `write` was acknowledged with the stamp `stamp`. A write of which nothing is heard is
     /// one that was not acknowledged.
-    pub fn acked(&self, write: usize, mark: Mark, at: Duration) {
-        self.writes[write].lock().acked = Some((at, mark));
+    pub fn acked(&self, write: usize, stamp: Stamp, at: Duration) {
+        self.writes[write].lock().acked = Some((at, stamp));
     }
 
-    /// Node `node` holds the stamp `mark` for key number `key` from now on.
-    pub fn seen(&self, node: usize, key: usize, mark: Mark, at: Duration) {
-        self.sightings[node].lock().push(Sighting { key, mark, at });
+    /// Node `node` holds the stamp `stamp` for key number `key` from now on.
+    pub fn seen(&self, node: usize, key: usize, stamp: Stamp, at: Duration) {
+        self.sightings[node].lock().push(Sighting { key, stamp, at });
     }
 
     /// Judges the run by what each node holds at its end, `None` for one that is not alive.
@@ -152,21 +146,22 @@ impl Recorder {
     /// a greater one.
     fn first_visible(&self, node: usize, traces: &[Trace]) -> Vec<Option<Duration>> {
         let mut sightings = self.sightings[node].lock().clone();
-        sightings.sort_unstable_by_key(|sighting| (sighting.key, std::cmp::Reverse(sighting.mark)));
-        let mut order: Vec<(usize, Mark, usize)> = traces
+        sightings
+            .sort_unstable_by_key(|sighting| (sighting.key, std::cmp::Reverse(sighting.stamp)));
+        let mut order: Vec<(usize, Stamp, usize)> = traces
             .iter()
             .enumerate()
             .filter_map(|(write, trace)| Some((trace.planned.key, trace.acked?.1, write)))
             .collect();
-        order.sort_unstable_by_key(|(key, mark, _)| (*key, std::cmp::Reverse(*mark)));
+        order.sort_unstable_by_key(|(key, stamp, _)| (*key, std::cmp::Reverse(*stamp)));
 
         let mut visible = vec![None; traces.len()];
         let mut sightings = sightings.into_iter().peekable();
         let mut earliest: Option<(usize, Duration)> = None;
-        for (key, mark, write) in order {
+        for (key, stamp, write) in order {
             earliest = earliest.filter(|(of_key, _)| *of_key == key);
             while let Some(next) =
-                sightings.next_if(|s| s.key < key || s.key == key && s.mark >= mark)
+                sightings.next_if(|s| s.key < key || s.key == key && s.stamp >= stamp)
             {
                 if next.key == key {
                     let at = earliest.map_or(next.at, |(_, at)| at.min(next.at));
@@ -187,11 +182,11 @@ fn judge(traces: &[Trace], visible_everywhere: &[Option<Duration>], ends: &[&Nod
         let Some(issued) = trace.issued else { continue };
         measured.writes += 1;
         lags.push(issued.saturating_sub(trace.planned.at));
-        let Some((acked, mark)) = trace.acked else { continue };
+        let Some((acked, stamp)) = trace.acked else { continue };
         measured.acked += 1;
         acks.push(acked.saturating_sub(issued));
         let holds = |end: &&&NodeEnd| {
-            end.marks.get(trace.planned.key).copied().flatten().is_some_and(|held| held >= mark)
+            end.stamps.get(trace.planned.key).copied().flatten().is_some_and(|held| held >= stamp)
         };
         let holders = ends.iter().filter(holds).count();
         match visible {
@@ -214,12 +209,17 @@ fn judge(traces: &[Trace], visible_everywhere: &[Option<Duration>], ends: &[&Nod
 
 /// How many nodes differ from the most common state among the nodes that hold the same writes.
 fn diverged(ends: &[&NodeEnd]) -> usize {
-    let mut states: HashMap<u64, HashMap<u128, usize>> = HashMap::new();
+    let mut states: HashMap<DigestHash, Vec<(Fingerprint, usize)>> = HashMap::new();
     for end in ends {
-        *states.entry(end.digest_hash).or_default().entry(end.fingerprint).or_default() += 1;
+        let states = states.entry(end.digest_hash).or_default();
+        match states.iter_mut().find(|(fingerprint, _)| *fingerprint == end.fingerprint) {
+            Some((_, count)) => *count += 1,
+            None => states.push((end.fingerprint, 1)),
+        }
     }
-    let outvoted = |fingerprints: &HashMap<u128, usize>| {
-        fingerprints.values().sum::<usize>() - fingerprints.values().max().copied().unwrap_or(0)
+    let outvoted = |states: &Vec<(Fingerprint, usize)>| {
+        let counts = states.iter().map(|(_, count)| *count);
+        counts.clone().sum::<usize>() - counts.max().unwrap_or(0)
     };
     states.values().map(outvoted).sum()
 }
@@ -229,13 +229,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::id::Origin;
+    use crate::protocol::stamp::{Epoch, Lamport};
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
     }
 
-    fn mark(counter: u64) -> Mark {
-        Mark { counter, origin: 1 }
+    fn stamp(counter: u64) -> Stamp {
+        Stamp { epoch: Epoch(0), lamport: Lamport(counter), origin: Origin(1) }
+    }
+
+    /// A hash or fingerprint of this number, of whatever type it is.
+    fn numbered<T: serde::de::DeserializeOwned>(number: u8) -> T {
+        serde_json::from_str(&number.to_string()).unwrap()
     }
 
     fn plan(keys: &[usize]) -> Vec<PlannedWrite> {
@@ -245,9 +252,9 @@ mod tests {
             .collect()
     }
 
-    fn end(marks: &[Option<u64>]) -> Option<NodeEnd> {
-        let marks: Vec<Option<Mark>> = marks.iter().map(|counter| counter.map(mark)).collect();
-        Some(NodeEnd { marks, digest_hash: 1, fingerprint: 1 })
+    fn end(counters: &[Option<u64>]) -> Option<NodeEnd> {
+        let stamps = counters.iter().map(|counter| counter.map(stamp)).collect();
+        Some(NodeEnd { stamps, digest_hash: numbered(1), fingerprint: numbered(1) })
     }
 
     /// Issued at 2 (planned at 0), acknowledged at 3, seen at the other two at 7 and 9: acknowledged
@@ -256,9 +263,9 @@ mod tests {
     fn the_last_node_counts() {
         let recorder = Recorder::new(3, &plan(&[0]));
         recorder.issued(0, ms(2));
-        recorder.acked(0, mark(1), ms(3));
+        recorder.acked(0, stamp(1), ms(3));
         for (node, at) in [(0, 2), (1, 7), (2, 9)] {
-            recorder.seen(node, 0, mark(1), ms(at));
+            recorder.seen(node, 0, stamp(1), ms(at));
         }
         let held = end(&[Some(1)]);
         let measured = recorder.finish(&[held.clone(), held.clone(), held]);
@@ -277,10 +284,10 @@ mod tests {
         let recorder = Recorder::new(2, &plan(&[0, 0]));
         for write in 0..2 {
             recorder.issued(write, ms(0));
-            recorder.acked(write, mark(write as u64 + 1), ms(1));
-            recorder.seen(0, 0, mark(write as u64 + 1), ms(0));
+            recorder.acked(write, stamp(write as u64 + 1), ms(1));
+            recorder.seen(0, 0, stamp(write as u64 + 1), ms(0));
         }
-        recorder.seen(1, 0, mark(2), ms(5));
+        recorder.seen(1, 0, stamp(2), ms(5));
         let measured = recorder.finish(&[end(&[Some(2)]), end(&[Some(2)])]);
         assert_eq!(measured.converged, 2);
         assert_eq!(measured.converge, Samples::new(vec![ms(4), ms(4)], 0));
@@ -292,13 +299,13 @@ mod tests {
         let recorder = Recorder::new(2, &plan(&[0, 0, 1]));
         for (write, counter) in [(0, 1), (1, 2), (2, 9)] {
             recorder.issued(write, ms(0));
-            recorder.acked(write, mark(counter), ms(1));
+            recorder.acked(write, stamp(counter), ms(1));
         }
         for (key, counter) in [(0, 1), (0, 2), (1, 9)] {
-            recorder.seen(0, key, mark(counter), ms(0));
+            recorder.seen(0, key, stamp(counter), ms(0));
         }
-        recorder.seen(1, 0, mark(1), ms(5));
-        recorder.seen(1, 1, mark(9), ms(6));
+        recorder.seen(1, 0, stamp(1), ms(5));
+        recorder.seen(1, 1, stamp(9), ms(6));
         let measured = recorder.finish(&[end(&[Some(2), Some(9)]), end(&[Some(1), Some(9)])]);
         assert_eq!((measured.converged, measured.unfinished, measured.lost), (2, 1, 0));
         assert_eq!(measured.converge, Samples::new(vec![ms(4), ms(5)], 1));
@@ -313,9 +320,9 @@ mod tests {
             recorder.issued(write, ms(0));
         }
         for key in 0..2 {
-            recorder.acked(key, mark(1), ms(1));
-            recorder.seen(0, key, mark(1), ms(0));
-            recorder.seen(1, key, mark(1), ms(2));
+            recorder.acked(key, stamp(1), ms(1));
+            recorder.seen(0, key, stamp(1), ms(0));
+            recorder.seen(1, key, stamp(1), ms(2));
         }
         let measured = recorder.finish(&[end(&[Some(1), None, None]), end(&[None, None, None])]);
         assert_eq!((measured.writes, measured.acked), (3, 2));
@@ -329,8 +336,8 @@ mod tests {
     fn dead_nodes_do_not_count() {
         let recorder = Recorder::new(2, &plan(&[0]));
         recorder.issued(0, ms(0));
-        recorder.acked(0, mark(1), ms(1));
-        recorder.seen(0, 0, mark(1), ms(0));
+        recorder.acked(0, stamp(1), ms(1));
+        recorder.seen(0, 0, stamp(1), ms(0));
         let measured = recorder.finish(&[end(&[Some(1)]), None]);
         assert_eq!((measured.converged, measured.unfinished), (1, 0));
         assert_eq!(measured.converge, Samples::new(vec![ms(0)], 0));
@@ -340,7 +347,11 @@ mod tests {
     /// two others hold other writes each and may differ.
     #[test]
     fn divergence_is_different_states_from_the_same_writes() {
-        let node = |digest_hash, fingerprint| NodeEnd { marks: vec![], digest_hash, fingerprint };
+        let node = |digest_hash, fingerprint| NodeEnd {
+            stamps: vec![],
+            digest_hash: numbered(digest_hash),
+            fingerprint: numbered(fingerprint),
+        };
         let ends = [node(1, 10), node(1, 11), node(1, 10), node(2, 20), node(3, 30)];
         assert_eq!(diverged(&ends.iter().collect::<Vec<_>>()), 1);
     }
@@ -356,10 +367,10 @@ mod tests {
             let recorder = Recorder::new(1, &plan(&keys));
             for (write, (_, counter)) in writes.iter().enumerate() {
                 recorder.issued(write, ms(0));
-                recorder.acked(write, mark(*counter), ms(0));
+                recorder.acked(write, stamp(*counter), ms(0));
             }
             for (key, counter, at) in &sightings {
-                recorder.seen(0, *key, mark(*counter), ms(*at));
+                recorder.seen(0, *key, stamp(*counter), ms(*at));
             }
             let traces: Vec<Trace> = recorder.writes.iter().map(|trace| *trace.lock()).collect();
             let wanted: Vec<Option<Duration>> = writes
@@ -385,9 +396,9 @@ mod tests {
             let recorder = Recorder::new(2, &plan(&keys));
             for (write, (key, acked, counter)) in writes.iter().enumerate() {
                 recorder.issued(write, ms(0));
-                recorder.seen(write % 2, *key, mark(*counter), ms(1));
+                recorder.seen(write % 2, *key, stamp(*counter), ms(1));
                 if *acked {
-                    recorder.acked(write, mark(*counter), ms(1));
+                    recorder.acked(write, stamp(*counter), ms(1));
                 }
             }
             let measured = recorder.finish(&[end(&held[0]), end(&held[1])]);

@@ -16,7 +16,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::baseline::{Baseline, Change, Match, RUNS_CLEAR, SAMPLES_MIN};
-use super::config::{CompareConfig, Consistency, Strategy};
+use super::config::{CompareConfig, Consistency, Spreading};
 use super::result::{RunResult, Summarised, Verdict, summarised};
 use super::statistics::{Spread, Summary};
 use super::threshold::{Finding, Threshold};
@@ -201,7 +201,7 @@ impl Report {
             let mut row = vec![
                 found.profile.clone(),
                 found.nodes.to_string(),
-                Strategy { eager: found.eager, rounds: found.strategy }.to_string(),
+                Spreading { eager: found.eager, strategy: found.strategy }.to_string(),
             ];
             row.extend(modes.then(|| found.consistency.to_string()));
             row.push(found.verdict.word().to_owned());
@@ -227,7 +227,7 @@ impl Report {
         let names = ["profile", "nodes", "strategy", "p50", "p99", "ack p50", "msgs", "bytes"];
         let mut table = plain_table(terminal, &names, 3);
         for (found, summary) in matches.iter().zip(&self.configurations) {
-            let strategy = Strategy { eager: summary.eager, rounds: summary.strategy };
+            let strategy = Spreading { eager: summary.eager, strategy: summary.strategy };
             let mut row =
                 vec![summary.profile.clone(), summary.nodes.to_string(), strategy.to_string()];
             match found {
@@ -511,7 +511,7 @@ mod tests {
         let config = small_config();
         let mut configuration = config.configurations()[0].clone();
         configuration.nodes = 2;
-        configuration.strategy = "push".parse().unwrap();
+        configuration.spreading = "push".parse().unwrap();
         let run =
             RunResult::new(&config, &configuration, 0, 1, &Default::default(), Default::default());
         let report = report(vec![run], "", None);

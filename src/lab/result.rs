@@ -10,10 +10,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Configuration, Consistency, Strategy};
+use super::config::{Configuration, Consistency, Spreading};
 use super::record::Measured;
 use super::statistics::{Spread, Summary};
-use super::theory::{Rounds, RoundsExpected};
+use super::theory::RoundsExpected;
+use crate::protocol::config::Strategy;
 
 /// How a run ended, from good to worst.
 #[derive(
@@ -42,7 +43,7 @@ pub struct RunResult {
     /// The mode.
     pub consistency: Consistency,
     /// The direction of the rounds.
-    pub strategy: Rounds,
+    pub strategy: Strategy,
     /// Whether writes were also pushed at once.
     pub eager: bool,
     /// The links.
@@ -129,7 +130,7 @@ pub struct Summarised {
     /// The mode.
     pub consistency: Consistency,
     /// The direction of the rounds.
-    pub strategy: Rounds,
+    pub strategy: Strategy,
     /// Whether writes were also pushed at once.
     pub eager: bool,
     /// The links.
@@ -221,14 +222,14 @@ impl RunResult {
         measured: &Measured,
         costs: Costs,
     ) -> Self {
-        let Strategy { eager, rounds } = configuration.strategy;
+        let Spreading { eager, strategy } = configuration.spreading;
         let per_write = |count: u64| rounded(count as f64 / measured.writes.max(1) as f64);
         let seed = config.run_seed(run);
         Self {
             consistency: configuration.consistency,
-            strategy: rounds,
+            strategy,
             eager,
-            profile: configuration.profile.clone(),
+            profile: configuration.profile.name().to_owned(),
             nodes: configuration.nodes,
             interval_ms: super::statistics::milliseconds(config.interval),
             fanout,
@@ -253,8 +254,9 @@ impl RunResult {
             value_bytes: config.value_bytes,
             converge_from_issue_ms: measured.converge_from_issue.summary(),
             issue_lag_ms: measured.issue_lag.summary(),
-            rounds_expected: (!eager && configuration.consistency == Consistency::Eventual)
-                .then(|| super::theory::rounds_expected(rounds, configuration.nodes, config.seed)),
+            rounds_expected: (!eager && configuration.consistency == Consistency::Eventual).then(
+                || super::theory::rounds_expected(strategy, configuration.nodes, config.seed),
+            ),
         }
     }
 
@@ -312,7 +314,7 @@ impl Summarised {
 
     /// The configuration in words, as tables and messages name it.
     pub fn name(&self) -> String {
-        let strategy = Strategy { eager: self.eager, rounds: self.strategy };
+        let strategy = Spreading { eager: self.eager, strategy: self.strategy };
         format!("{} {strategy}, {}, {} nodes", self.consistency, self.profile, self.nodes)
     }
 }

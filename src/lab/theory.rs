@@ -36,17 +36,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// In which direction a round carries data, seen from the node that begins it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rounds {
-    /// From it to its partner.
-    Push,
-    /// From its partner to it.
-    Pull,
-    /// Both.
-    PushPull,
-}
+use crate::protocol::config::Strategy;
 
 /// When nodes act and whom they choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +91,7 @@ const ROUNDS_MAX: usize = 100_000;
 /// The rounds expected of this protocol's schedule among `nodes` nodes, from `seed`.
 ///
 /// One node needs no round at all.
-pub fn rounds_expected(rounds: Rounds, nodes: usize, seed: u64) -> RoundsExpected {
+pub fn rounds_expected(strategy: Strategy, nodes: usize, seed: u64) -> RoundsExpected {
     let mut dice = fastrand::Rng::with_seed(seed);
     let writes = if nodes <= NODES_SMALL { WRITES_SMALL } else { WRITES_LARGE };
     let mut pooled = Vec::with_capacity(CLUSTERS * writes);
@@ -109,7 +99,7 @@ pub fn rounds_expected(rounds: Rounds, nodes: usize, seed: u64) -> RoundsExpecte
     for _ in 0..CLUSTERS {
         let phases: Vec<f64> = (0..nodes).map(|_| dice.f64()).collect();
         let mut of_run: Vec<f64> =
-            (0..writes).map(|_| play_own_phases(rounds, &phases, &mut dice)).collect();
+            (0..writes).map(|_| play_own_phases(strategy, &phases, &mut dice)).collect();
         medians.push(percentile(&mut of_run, 50));
         pooled.append(&mut of_run);
     }
@@ -118,33 +108,33 @@ pub fn rounds_expected(rounds: Rounds, nodes: usize, seed: u64) -> RoundsExpecte
         p99: percentile(&mut pooled, 99),
         run_p50_low: percentile(&mut medians, 5),
         run_p50_high: percentile(&mut medians, 95),
-        closed_form: closed_form(rounds, nodes),
+        closed_form: closed_form(strategy, nodes),
     }
 }
 
 /// The rounds that one write takes under `schedule`, with fresh phases.
-pub fn play(rounds: Rounds, schedule: Schedule, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
+pub fn play(strategy: Strategy, schedule: Schedule, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
     match schedule {
-        Schedule::InStep => play_in_step(rounds, nodes, dice),
+        Schedule::InStep => play_in_step(strategy, nodes, dice),
         Schedule::OwnPhases => {
             let phases: Vec<f64> = (0..nodes).map(|_| dice.f64()).collect();
-            play_own_phases(rounds, &phases, dice)
+            play_own_phases(strategy, &phases, dice)
         }
     }
 }
 
 /// The leading terms of the closed form for `nodes` nodes (see the top of this file); 0 for one
 /// node, and 1 at least for more, as one round there must be.
-pub fn closed_form(rounds: Rounds, nodes: usize) -> f64 {
+pub fn closed_form(strategy: Strategy, nodes: usize) -> f64 {
     if nodes < 2 {
         return 0.0;
     }
     let n = nodes as f64;
     let squaring = n.ln().max(1.0).log2();
-    let leading = match rounds {
-        Rounds::Push => n.log2() + n.ln(),
-        Rounds::Pull => n.log2() + squaring,
-        Rounds::PushPull => n.ln() / 3f64.ln() + squaring,
+    let leading = match strategy {
+        Strategy::Push => n.log2() + n.ln(),
+        Strategy::Pull => n.log2() + squaring,
+        Strategy::PushPull => n.ln() / 3f64.ln() + squaring,
     };
     leading.max(1.0)
 }
@@ -154,18 +144,18 @@ pub fn closed_form(rounds: Rounds, nodes: usize) -> f64 {
 ///
 /// Push: stay ignorant if none of the knowing calls, e^−(1−q) of the ignorant do. Pull: if the one
 /// that is asked is ignorant, q. Push-pull: if both.
-pub fn ignorant_after_round(rounds: Rounds, ignorant: f64) -> f64 {
+pub fn ignorant_after_round(strategy: Strategy, ignorant: f64) -> f64 {
     let not_called = (ignorant - 1.0).exp();
-    match rounds {
-        Rounds::Push => ignorant * not_called,
-        Rounds::Pull => ignorant * ignorant,
-        Rounds::PushPull => ignorant * ignorant * not_called,
+    match strategy {
+        Strategy::Push => ignorant * not_called,
+        Strategy::Pull => ignorant * ignorant,
+        Strategy::PushPull => ignorant * ignorant * not_called,
     }
 }
 
 /// Plays one write among nodes whose timers have `phases`, each within one period. The write is
 /// issued at a random instant at a random node; the result is in periods.
-fn play_own_phases(rounds: Rounds, phases: &[f64], dice: &mut fastrand::Rng) -> f64 {
+fn play_own_phases(strategy: Strategy, phases: &[f64], dice: &mut fastrand::Rng) -> f64 {
     let nodes = phases.len();
     if nodes < 2 {
         return 0.0;
@@ -184,7 +174,7 @@ fn play_own_phases(rounds: Rounds, phases: &[f64], dice: &mut fastrand::Rng) -> 
     for round in 0..ROUNDS_MAX {
         for (wait, node) in &order {
             let partner = cycles[*node].next(*node, nodes, dice);
-            knowing += usize::from(exchange(rounds, &mut knows, *node, partner));
+            knowing += usize::from(exchange(strategy, &mut knows, *node, partner));
             if knowing == nodes {
                 return round as f64 + wait;
             }
@@ -194,7 +184,7 @@ fn play_own_phases(rounds: Rounds, phases: &[f64], dice: &mut fastrand::Rng) -> 
 }
 
 /// Plays one write among nodes that act at the same instants, on what they knew before.
-fn play_in_step(rounds: Rounds, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
+fn play_in_step(strategy: Strategy, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
     let mut knows = vec![false; nodes];
     knows[dice.usize(..nodes)] = true;
     let mut round = 0;
@@ -204,8 +194,8 @@ fn play_in_step(rounds: Rounds, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
         let before = knows.clone();
         for node in 0..nodes {
             let partner = other_than(node, nodes, dice);
-            let pushes = rounds != Rounds::Pull && before[node];
-            let pulls = rounds != Rounds::Push && before[partner];
+            let pushes = strategy != Strategy::Pull && before[node];
+            let pulls = strategy != Strategy::Push && before[partner];
             knows[partner] |= pushes;
             knows[node] |= pulls;
         }
@@ -214,11 +204,11 @@ fn play_in_step(rounds: Rounds, nodes: usize, dice: &mut fastrand::Rng) -> f64 {
 }
 
 /// Carries the write between `node` and the partner it chose; says whether one of them learnt it.
-fn exchange(rounds: Rounds, knows: &mut [bool], node: usize, partner: usize) -> bool {
-    let learns = match rounds {
-        Rounds::Push => knows[node] && !knows[partner],
-        Rounds::Pull => !knows[node] && knows[partner],
-        Rounds::PushPull => knows[node] != knows[partner],
+fn exchange(strategy: Strategy, knows: &mut [bool], node: usize, partner: usize) -> bool {
+    let learns = match strategy {
+        Strategy::Push => knows[node] && !knows[partner],
+        Strategy::Pull => !knows[node] && knows[partner],
+        Strategy::PushPull => knows[node] != knows[partner],
     };
     if learns {
         knows[node] = true;
@@ -274,9 +264,9 @@ fn percentile(numbers: &mut [f64], percent: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn mean(rounds: Rounds, schedule: Schedule, nodes: usize, plays: usize) -> f64 {
+    fn mean(strategy: Strategy, schedule: Schedule, nodes: usize, plays: usize) -> f64 {
         let mut dice = fastrand::Rng::with_seed(1);
-        (0..plays).map(|_| play(rounds, schedule, nodes, &mut dice)).sum::<f64>() / plays as f64
+        (0..plays).map(|_| play(strategy, schedule, nodes, &mut dice)).sum::<f64>() / plays as f64
     }
 
     fn near(found: f64, wanted: f64, tolerance: f64) {
@@ -287,8 +277,8 @@ mod tests {
     /// a period at the median and 0.99 at p99. A single run has the same distribution.
     #[test]
     fn two_nodes_with_one_way_rounds_wait_for_one_timer() {
-        for rounds in [Rounds::Push, Rounds::Pull] {
-            let expected = rounds_expected(rounds, 2, 1);
+        for strategy in [Strategy::Push, Strategy::Pull] {
+            let expected = rounds_expected(strategy, 2, 1);
             near(expected.p50, 0.5, 0.01);
             near(expected.p99, 0.99, 0.005);
             near(expected.run_p50_low, 0.5, 0.1);
@@ -302,7 +292,7 @@ mod tests {
     /// 0.25 and 0.5: nine runs in ten lie within [0.25, 0.48].
     #[test]
     fn two_nodes_with_push_pull_wait_for_the_earlier_timer() {
-        let expected = rounds_expected(Rounds::PushPull, 2, 1);
+        let expected = rounds_expected(Strategy::PushPull, 2, 1);
         near(expected.p50, 1.0 - 0.5f64.sqrt(), 0.01);
         near(expected.p99, 0.9, 0.02);
         near(expected.run_p50_low, 0.25, 0.03);
@@ -315,7 +305,7 @@ mod tests {
     fn a_permutation_bounds_the_wait_among_three() {
         let mut dice = fastrand::Rng::with_seed(3);
         let slowest = (0..20_000)
-            .map(|_| play(Rounds::Push, Schedule::OwnPhases, 3, &mut dice))
+            .map(|_| play(Strategy::Push, Schedule::OwnPhases, 3, &mut dice))
             .fold(0.0, f64::max);
         assert!(slowest < 3.0, "{slowest}");
         assert!(slowest > 1.5, "{slowest}");
@@ -324,7 +314,7 @@ mod tests {
     /// One node has it at once.
     #[test]
     fn one_node_needs_no_round() {
-        let expected = rounds_expected(Rounds::PushPull, 1, 1);
+        let expected = rounds_expected(Strategy::PushPull, 1, 1);
         assert_eq!((expected.p50, expected.p99, expected.closed_form), (0.0, 0.0, 0.0));
     }
 
@@ -332,38 +322,38 @@ mod tests {
     /// 1,024 nodes the difference is log₂ 16 + ln 16 = 6.77.
     #[test]
     fn push_in_step_obeys_pittel() {
-        let small = mean(Rounds::Push, Schedule::InStep, 64, 300);
-        let large = mean(Rounds::Push, Schedule::InStep, 1_024, 100);
+        let small = mean(Strategy::Push, Schedule::InStep, 64, 300);
+        let large = mean(Strategy::Push, Schedule::InStep, 1_024, 100);
         near(large - small, 4.0 + 16f64.ln(), 0.5);
-        near(large, closed_form(Rounds::Push, 1_024), 1.5);
+        near(large, closed_form(Strategy::Push, 1_024), 1.5);
     }
 
     /// Karp et al. 2000: from 64 to 4,096 nodes push-pull in step needs log₃ 64 = 3.79 rounds more,
     /// and log₂ (ln 4096 / ln 64) = 1 for the squaring at the end.
     #[test]
     fn push_pull_in_step_triples() {
-        let small = mean(Rounds::PushPull, Schedule::InStep, 64, 300);
-        let large = mean(Rounds::PushPull, Schedule::InStep, 4_096, 30);
+        let small = mean(Strategy::PushPull, Schedule::InStep, 64, 300);
+        let large = mean(Strategy::PushPull, Schedule::InStep, 4_096, 30);
         near(large - small, 64f64.ln() / 3f64.ln() + 1.0, 0.5);
-        near(large, closed_form(Rounds::PushPull, 4_096), 2.0);
+        near(large, closed_form(Strategy::PushPull, 4_096), 2.0);
     }
 
     /// Pull in step: from 64 to 1,024 nodes four doublings, and log₂ (ln 1024 / ln 64) = 0.74 for the
     /// squaring at the end.
     #[test]
     fn pull_in_step_doubles_then_squares() {
-        let small = mean(Rounds::Pull, Schedule::InStep, 64, 300);
-        let large = mean(Rounds::Pull, Schedule::InStep, 1_024, 100);
+        let small = mean(Strategy::Pull, Schedule::InStep, 64, 300);
+        let large = mean(Strategy::Pull, Schedule::InStep, 1_024, 100);
         near(large - small, 4.74, 0.5);
-        near(large, closed_form(Rounds::Pull, 1_024), 2.0);
+        near(large, closed_form(Strategy::Pull, 1_024), 2.0);
     }
 
     /// The recursions at a half: push 0.5·e^−½ = 0.3033, pull 0.25, push-pull 0.25·e^−½ = 0.1516.
     #[test]
     fn the_mean_field_recursions_are_those_of_demers() {
-        near(ignorant_after_round(Rounds::Push, 0.5), 0.303_265, 1e-6);
-        near(ignorant_after_round(Rounds::Pull, 0.5), 0.25, 1e-12);
-        near(ignorant_after_round(Rounds::PushPull, 0.5), 0.151_633, 1e-6);
+        near(ignorant_after_round(Strategy::Push, 0.5), 0.303_265, 1e-6);
+        near(ignorant_after_round(Strategy::Pull, 0.5), 0.25, 1e-12);
+        near(ignorant_after_round(Strategy::PushPull, 0.5), 0.151_633, 1e-6);
     }
 
     /// One played round in step moves the share of the ignorant as the recursion says, for 20,000
@@ -372,18 +362,18 @@ mod tests {
     fn one_round_of_exchanges_follows_the_recursion() {
         let nodes = 20_000;
         let mut dice = fastrand::Rng::with_seed(5);
-        for rounds in [Rounds::Push, Rounds::Pull, Rounds::PushPull] {
+        for strategy in [Strategy::Push, Strategy::Pull, Strategy::PushPull] {
             let before: Vec<bool> = (0..nodes).map(|node| node % 2 == 0).collect();
             let mut knows = before.clone();
             for node in 0..nodes {
                 let partner = other_than(node, nodes, &mut dice);
                 let mut pair = vec![before[node], before[partner]];
-                exchange(rounds, &mut pair, 0, 1);
+                exchange(strategy, &mut pair, 0, 1);
                 knows[node] |= pair[0];
                 knows[partner] |= pair[1];
             }
             let ignorant = knows.iter().filter(|knows| !**knows).count() as f64 / nodes as f64;
-            near(ignorant, ignorant_after_round(rounds, 0.5), 0.01);
+            near(ignorant, ignorant_after_round(strategy, 0.5), 0.01);
         }
     }
 
@@ -391,19 +381,19 @@ mod tests {
     /// never slower than in step; push-pull is the fastest and push the slowest at many nodes.
     #[test]
     fn our_schedule_is_faster_than_acting_in_step() {
-        let own = |rounds| mean(rounds, Schedule::OwnPhases, 200, 60);
-        let in_step = |rounds| mean(rounds, Schedule::InStep, 200, 60);
-        for rounds in [Rounds::Push, Rounds::Pull, Rounds::PushPull] {
-            assert!(own(rounds) < in_step(rounds), "{rounds:?}");
+        let own = |strategy| mean(strategy, Schedule::OwnPhases, 200, 60);
+        let in_step = |strategy| mean(strategy, Schedule::InStep, 200, 60);
+        for strategy in [Strategy::Push, Strategy::Pull, Strategy::PushPull] {
+            assert!(own(strategy) < in_step(strategy), "{strategy:?}");
         }
-        assert!(own(Rounds::PushPull) < own(Rounds::Pull));
-        assert!(own(Rounds::Pull) < own(Rounds::Push));
+        assert!(own(Strategy::PushPull) < own(Strategy::Pull));
+        assert!(own(Strategy::Pull) < own(Strategy::Push));
     }
 
     /// The same seed gives the same expectation.
     #[test]
     fn the_expectation_is_a_function_of_its_seed() {
-        let once = rounds_expected(Rounds::PushPull, 5, 9);
-        assert_eq!(once, rounds_expected(Rounds::PushPull, 5, 9));
+        let once = rounds_expected(Strategy::PushPull, 5, 9);
+        assert_eq!(once, rounds_expected(Strategy::PushPull, 5, 9));
     }
 }
