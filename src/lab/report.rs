@@ -147,7 +147,7 @@ impl Report {
 
     /// The report for people, ending with a line break. `terminal`: whether lines may be drawn.
     pub fn text(&self, terminal: bool) -> String {
-        let mut text = format!("{}\n\n", self.measured_table(terminal));
+        let mut text = format!("{}\n\n", self.measured_table(terminal).trim_fmt());
         self.write_baseline(&mut text, terminal);
         self.write_findings(&mut text);
         self.write_notes(&mut text);
@@ -245,7 +245,8 @@ impl Report {
         let _ = writeln!(
             text,
             "Against the baseline, ratios of medians now to then (! where at least {RUNS_CLEAR} \
-             runs on both sides do not touch):\n{table}\n"
+             runs on both sides do not touch):\n{}\n",
+            table.trim_fmt()
         );
         for found in matches.iter().flatten().filter(|found| !found.enough()) {
             let _ = writeln!(
@@ -279,7 +280,7 @@ impl Report {
             let _ = writeln!(text, "too few samples for a verdict: {unknown}");
         }
         for found in &self.configurations {
-            if found.issue_lag_p99_ms.is_none_or(|lag| lag > ISSUE_LAG_MS_MAX) {
+            if found.issue_lag_p99_ms.is_some_and(|lag| lag > ISSUE_LAG_MS_MAX) {
                 let _ = writeln!(
                     text,
                     "note: {}: writes were issued up to {} ms late (p99), as the machine was busy",
@@ -292,8 +293,7 @@ impl Report {
 
     fn write_notes(&self, text: &mut String) {
         let config = &self.config;
-        let _ = writeln!(
-            text,
+        let shared = format!(
             "Times in ms{}. n = {} writes in each run, {} per second over all nodes, open-loop, \
              to {} keys, values of {} bytes; rounds every {} ms{}; unfinished after {} s.",
             if config.runs > 1 {
@@ -309,11 +309,12 @@ impl Report {
             if config.simulate { ", in virtual time" } else { ", real QUIC links" },
             config.deadline.as_secs_f64(),
         );
+        write_wrapped(text, "", &shared, "");
         for (word, meaning) in DEFINITIONS {
-            let _ = writeln!(text, "  {word}: {meaning}.");
+            write_wrapped(text, "  ", &format!("{word}: {meaning}."), "    ");
         }
         if self.configurations.iter().any(|found| found.theory_ms.is_some()) {
-            let _ = writeln!(text, "  {DEFINITION_THEORY}.");
+            write_wrapped(text, "  ", &format!("{DEFINITION_THEORY}."), "    ");
         }
         let _ = writeln!(text, "Seed {}, version {}. Repeat with:", self.seed, self.version);
         let _ = writeln!(text, "  {}", self.command);
@@ -346,6 +347,32 @@ fn check_all(
         }
     }
     (crossed, unknown)
+}
+
+/// The width of running text: that of the table, about.
+const TEXT_COLUMNS: usize = 100;
+
+/// Adds a paragraph, broken between words. Its first line begins with `head`, the others with
+/// `indent`.
+fn write_wrapped(text: &mut String, head: &str, paragraph: &str, indent: &str) {
+    text.push_str(head);
+    let mut column = head.len();
+    let mut at_start = true;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count();
+        if !at_start && column + 1 + length > TEXT_COLUMNS {
+            text.push('\n');
+            text.push_str(indent);
+            column = indent.len();
+        } else if !at_start {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+        at_start = false;
+    }
+    text.push('\n');
 }
 
 /// A table without lines off a terminal; the columns after `words` are numbers, to the right.
@@ -497,11 +524,25 @@ mod tests {
         let wanted = "lan 3 eager+push-pull ok 200 360 396 400 0.020 0.020 4.00 300 3 \
                       100..300 198..594";
         assert_eq!(rows[1].join(" "), wanted);
+        let unbroken = text.replace("\n    ", " ").replace('\n', " ");
         for part in ["to all: ", "n = 200 writes", "medians over 2 runs", "Seed 42", "--seed 42"] {
-            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+            assert!(unbroken.contains(part), "{part:?} is missing in:\n{text}");
         }
+        assert!(!text.contains("note:"), "{text}");
         let plain = |c: char| c.is_ascii_graphic() || c == ' ' || c == '\n';
         assert!(text.chars().all(plain), "{text}");
+    }
+
+    /// Paragraphs break between words, at 100 columns, and go on under the indent.
+    #[test]
+    fn paragraphs_are_wrapped() {
+        let mut text = String::new();
+        write_wrapped(&mut text, "  ", &format!("head {}", "word ".repeat(40)), "    ");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("  head word") && lines[1].starts_with("    word"));
+        assert!(lines.iter().all(|line| line.len() <= TEXT_COLUMNS && !line.ends_with(' ')));
+        assert_eq!(text.split_whitespace().count(), 41);
     }
 
     /// Without eager push the theory stands beside what was measured, in milliseconds: with two
