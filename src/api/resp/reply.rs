@@ -252,3 +252,55 @@ impl Replies {
         self.bytes.extend_from_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `write` writes, in either version.
+    fn both(write: impl Fn(&mut Replies)) -> [String; 2] {
+        [Protocol::Resp2, Protocol::Resp3].map(|protocol| {
+            let mut replies = Replies::new(b"left over".to_vec(), protocol);
+            write(&mut replies);
+            String::from_utf8(replies.into_buffer()).unwrap()
+        })
+    }
+
+    /// Story: what both versions know looks the same in both.
+    #[test]
+    fn common_replies() {
+        let same = |write: fn(&mut Replies), expected: &str| {
+            assert_eq!(both(write), [expected, expected]);
+        };
+        same(Replies::ok, "+OK\r\n");
+        same(|it| it.simple("PONG"), "+PONG\r\n");
+        same(|it| it.error("ERR two\r\nlines"), "-ERR two  lines\r\n");
+        same(|it| it.integer(i64::MIN), ":-9223372036854775808\r\n");
+        same(|it| it.count(usize::MAX), ":9223372036854775807\r\n");
+        same(|it| it.bulk(""), "$0\r\n\r\n");
+        same(|it| it.bulk("a\r\nb"), "$4\r\na\r\nb\r\n");
+        same(|it| it.bulk_integer(u64::MAX), "$20\r\n18446744073709551615\r\n");
+        same(|it| it.array(3), "*3\r\n");
+    }
+
+    /// Story: what only RESP3 knows becomes in RESP2 what Redis makes of it.
+    #[test]
+    fn replies_by_version() {
+        let each = |write: fn(&mut Replies), expected: [&str; 2]| assert_eq!(both(write), expected);
+        each(Replies::null, ["$-1\r\n", "_\r\n"]);
+        each(Replies::null_array, ["*-1\r\n", "_\r\n"]);
+        each(|it| it.bulk_or_null(None), ["$-1\r\n", "_\r\n"]);
+        each(|it| it.map(2), ["*4\r\n", "%2\r\n"]);
+        each(|it| it.set(2), ["*2\r\n", "~2\r\n"]);
+        each(|it| it.push(2), ["*2\r\n", ">2\r\n"]);
+        each(|it| it.boolean(true), [":1\r\n", "#t\r\n"]);
+        each(|it| it.boolean(false), [":0\r\n", "#f\r\n"]);
+        each(|it| it.verbatim("a b"), ["$3\r\na b\r\n", "=7\r\ntxt:a b\r\n"]);
+        each(|it| it.double(1.5), ["$3\r\n1.5\r\n", ",1.5\r\n"]);
+        each(|it| it.double(-3.0), ["$2\r\n-3\r\n", ",-3\r\n"]);
+        each(|it| it.double(1e300), ["$5\r\n1e300\r\n", ",1e300\r\n"]);
+        each(|it| it.double(f64::INFINITY), ["$3\r\ninf\r\n", ",inf\r\n"]);
+        each(|it| it.double(f64::NEG_INFINITY), ["$4\r\n-inf\r\n", ",-inf\r\n"]);
+        each(|it| it.double(f64::NAN), ["$3\r\nnan\r\n", ",nan\r\n"]);
+    }
+}
