@@ -1,1 +1,5 @@
 //! QUIC links between peers.
+
+pub mod emulation;
+pub mod identity;
+mod socket;
