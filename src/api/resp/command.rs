@@ -246,6 +246,11 @@ impl Command {
         self.name.split_once('|').map_or(self.name, |(_, own)| own)
     }
 
+    /// The name of the container, or its own if it is in none.
+    pub(super) fn container(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(container, _)| container)
+    }
+
     fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
         self.subcommands.iter().find(|sub| sub.own_name().as_bytes().eq_ignore_ascii_case(name))
     }
@@ -286,6 +291,8 @@ pub enum Refusal {
     NeedsOrder(&'static str, Reason),
     /// A command of Redis 7 that is not supported yet.
     NotYet(&'static str),
+    /// A line of HTTP: somebody tricks a browser into writing here. Redis hangs up as well.
+    OtherProtocol,
 }
 
 impl Refusal {
@@ -334,6 +341,7 @@ impl Refusal {
                 let rest = "is not supported yet by Quorumor; COMMAND LIST names what is";
                 text.extend_from_slice(format!("ERR '{name}' {rest}").as_bytes());
             }
+            Self::OtherProtocol => text.extend_from_slice(b"ERR this is not an HTTP server"),
         }
         replies.error(text);
     }
@@ -363,7 +371,7 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, Refusal> {
     let command = match lookup(arguments.at(0)) {
         Some(Entry::Served(command)) => command,
         Some(Entry::Refused(refusal)) => return Err(refusal),
-        None => return Err(Refusal::Unknown),
+        None => return Err(unknown(arguments.at(0))),
     };
     let command = if command.subcommands.is_empty() || arguments.len() == 1 {
         command
@@ -371,6 +379,13 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, Refusal> {
         command.subcommand(arguments.at(1)).ok_or(Refusal::UnknownSubcommand(command))?
     };
     if command.takes(arguments.len()) { Ok(command) } else { Err(Refusal::Arity(command)) }
+}
+
+/// What to make of a name that is in no list.
+#[cold]
+fn unknown(name: &[u8]) -> Refusal {
+    let http = [&b"post"[..], b"host:"].iter().any(|word| word.eq_ignore_ascii_case(name));
+    if http { Refusal::OtherProtocol } else { Refusal::Unknown }
 }
 
 /// What is known of a name.

@@ -1,10 +1,42 @@
-//! The Redis protocol.
+//! The Redis protocol: any Redis client is at home here.
+//!
+//! From the socket inwards:
+//!
+//! - [`door`] listens and runs one task per connection: read once, execute all, write once.
+//! - [`parse`] makes requests of bytes, within limits; `words` does so for lines typed by a person.
+//! - [`session`] is one client's state and executes its requests, judged by [`command`]'s lists, which
+//!   [`describe`] also tells to clients. `keys` has the commands about keys, `info` what `INFO` tells.
+//! - [`reply`] writes replies in either version of the protocol.
+//! - [`clients`] knows who is connected, [`settings`] what the operator decided, [`buffers`] lends
+//!   memory for the moment that a batch takes, [`glob`] matches patterns.
+//!
+//! What must stay true:
+//!
+//! - Between a client's bytes and the store there is no channel and no second task. One batch enters
+//!   the shard once, for at most a few hundred commands, and never while it awaits anything.
+//! - Whatever a client sends or does not read, memory is bounded: by the longest request coming in,
+//!   by the longest reply going out.
+//! - Replies come in the order of the requests, and a read in a pipeline sees the writes before it.
+//! - Where Redis has a text for a case, it is Redis' text, because clients look into it.
+//! - A command whose meaning needs an order between peers is refused, never approximated.
+//!
+//! Left out: transactions, scripts, subscriptions, users other than `default`, TLS (the door is meant
+//! for loopback or a trusted network; peers speak QUIC), more than one database.
 
 pub mod buffers;
+pub mod clients;
 pub mod command;
 pub mod describe;
+pub mod door;
 pub mod glob;
+mod info;
+mod keys;
+mod node;
 pub mod parse;
 pub mod reply;
+pub mod session;
+pub mod settings;
+#[cfg(test)]
+mod stories;
 mod table;
 mod words;

@@ -64,6 +64,11 @@ impl Replies {
         self.bytes.truncate(length);
     }
 
+    /// Adds replies that were written elsewhere.
+    pub fn append(&mut self, others: &Replies) {
+        self.bytes.extend_from_slice(&others.bytes);
+    }
+
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
