@@ -1,3 +1,4 @@
 //! The doors: the Redis protocol and HTTP.
 
+pub mod http;
 pub mod resp;

@@ -6,15 +6,23 @@
 //! Tables go to standard output; if JSON or CSV goes there (`-`), the table goes to standard error.
 //! Progress is shown on standard error and only on a terminal.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Exit;
+use crate::lab::baseline::Baseline;
+use crate::lab::cluster::{self, MeasureError};
 use crate::lab::config::{
     CompareConfig, Consistency, Links, NODES_ASSUMED, NODES_QUICK, Spreading,
 };
+use crate::lab::report::{Outcome, Report};
+use crate::lab::result::RunResult;
 use crate::lab::threshold::Threshold;
 use crate::lab::workload::Arrivals;
 use crate::protocol::profile::{Profile, ProfileError};
@@ -369,6 +377,100 @@ fn distinct<T: PartialEq + std::fmt::Display>(
 
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+/// Makes the comparison and reports it.
+pub async fn run(args: CompareArgs) -> Exit {
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error @ CompareArgsError::StrongIsNotThere) => return Exit::WrongMode.because(error),
+        Err(error) => return Exit::Usage.because(error),
+    };
+    // Read before the minutes of measuring, so that a wrong name is known at once.
+    let baseline = match args.baseline.as_deref().map(Baseline::read).transpose() {
+        Ok(baseline) => baseline,
+        Err(error) => return Exit::Usage.because(error),
+    };
+    let runs = match measure(&config).await {
+        Ok(runs) => runs,
+        Err(error) => return Exit::Failed.because(error),
+    };
+    let report = Report::new(&config, runs, &args.fail_if, baseline.as_ref());
+    if let Err(error) = write_report(&args, &report) {
+        return Exit::Failed.because(error);
+    }
+    match report.outcome() {
+        Outcome::Ok => Exit::Ok,
+        Outcome::Failed => Exit::NotConverged,
+        Outcome::TooFewSamples => Exit::TooFewSamples,
+    }
+}
+
+/// Makes all runs, the first of each configuration before the second of any, so that a machine that
+/// gets slower does so for all of them.
+async fn measure(config: &CompareConfig) -> Result<Vec<RunResult>, MeasureError> {
+    let configurations = config.configurations();
+    let total = configurations.len() * config.runs;
+    // Draws nothing where standard error is not a terminal.
+    let progress = ProgressBar::new(total as u64);
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} {msg}");
+    progress.set_style(style.expect("a well-formed template"));
+    let mut results = Vec::with_capacity(total);
+    for run in 0..config.runs {
+        for point in &configurations {
+            progress.set_message(format!(
+                "{} nodes, {}, {}",
+                point.nodes,
+                point.profile.name(),
+                point.spreading
+            ));
+            results.push(cluster::measure(config, point, run).await?);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(results)
+}
+
+/// Writes the table, and what else was asked for.
+#[allow(clippy::print_stdout, reason = "the command line's own output")]
+fn write_report(args: &CompareArgs, report: &Report) -> Result<(), WriteError> {
+    let is_dash = |path: &Path| path.as_os_str() == "-";
+    let mut stdout_taken = false;
+    if let Some(path) = &args.json {
+        stdout_taken |= is_dash(path);
+        write_to(path, |to| to.write_all(report.json().as_bytes()))?;
+    }
+    if let Some(path) = &args.csv {
+        stdout_taken |= is_dash(path);
+        write_to(path, |to| report.write_csv(to))?;
+    }
+    if stdout_taken {
+        eprint!("{}", report.text(io::stderr().is_terminal()));
+    } else {
+        print!("{}", report.text(io::stdout().is_terminal()));
+    }
+    Ok(())
+}
+
+/// Says what could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {path}: {source}")]
+struct WriteError {
+    path: String,
+    source: io::Error,
+}
+
+fn write_to(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let written = if path.as_os_str() == "-" {
+        write(&mut io::stdout().lock())
+    } else {
+        File::create(path).and_then(|mut file| write(&mut file))
+    };
+    written.map_err(|source| WriteError { path: path.display().to_string(), source })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! 1. [`config`]: what is compared, a product of axes, and the command that says it;
 //! 2. [`workload`]: all writes of a run, decided before it begins, from a seed;
-//! 3. [`record`]: what happened to each write, and how the run is judged;
+//! 3. [`cluster`]: the run itself, on real nodes; [`record`]: what happened to each write, and how the run is judged;
 //! 4. [`statistics`]: percentiles that do not forget what never finished, and spread over runs;
 //! 5. [`theory`]: what epidemics are known to need, beside what was measured;
 //! 6. [`result`]: the numbers, as JSON holds them;
@@ -22,6 +22,7 @@
 //! Left out, so far: measuring peers that already run on a LAN, where there is no common clock.
 
 pub mod baseline;
+pub mod cluster;
 pub mod config;
 pub mod record;
 pub mod report;

@@ -124,18 +124,18 @@ impl Secret {
         Self::generate()
     }
 
+    /// The secret that everybody knows: for nodes that only their own machine can reach.
+    pub fn public() -> Self {
+        Self(sha256(b"quorumor without a secret: this machine only"))
+    }
+
     /// Reads the secret from `path`. Lines that begin with `#` and empty lines are skipped.
     ///
     /// # Errors
     /// When the file cannot be read, when its group or others may read or write it (the error says
     /// how to mend that), or when it holds something else. Nothing is changed.
     pub fn read(path: &Path) -> Result<Self, IdentityError> {
-        let file_error =
-            |source| IdentityError::File { action: "cannot read", path: path.to_owned(), source };
-        let file = fs::File::open(path).map_err(file_error)?;
-        refuse_open_to_others(&file, path)?;
-        let mut bytes = Vec::new();
-        file.take(SECRET_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(file_error)?;
+        let bytes = read_private(path)?;
         let place = || format!("the secret file {}", path.display());
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| IdentityError::Malformed { place: place(), problem: "it is not text" })?;
@@ -429,6 +429,20 @@ fn parse(text: &str) -> Result<Secret, &'static str> {
 
 /// Refuses a file that the group or others may read or write.
 #[cfg(unix)]
+/// Reads a short file that holds a secret of any kind.
+///
+/// # Errors
+/// When the file cannot be read, or when its group or others may read or write it.
+pub fn read_private(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let file_error =
+        |source| IdentityError::File { action: "cannot read", path: path.to_owned(), source };
+    let file = fs::File::open(path).map_err(file_error)?;
+    refuse_open_to_others(&file, path)?;
+    let mut bytes = Vec::new();
+    file.take(SECRET_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(file_error)?;
+    Ok(bytes)
+}
+
 fn refuse_open_to_others(file: &fs::File, path: &Path) -> Result<(), IdentityError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = file.metadata().map_err(|source| IdentityError::File {

@@ -57,7 +57,7 @@ mod tuning;
 
 pub use emulation::{Emulation, EmulationCount};
 pub use hello::RefusedReason;
-pub use identity::{IdentityError, NodeIdentity, Secret};
+pub use identity::{IdentityError, NodeIdentity, Secret, read_private};
 pub use socket::DatagramCount;
 
 use hello::{Ending, Farewell, FarewellCode};

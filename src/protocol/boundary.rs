@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::cell::Write;
 use super::digest::DigestHash;
 use super::event::Event;
@@ -131,7 +133,7 @@ pub struct Output {
 }
 
 /// Numbers about a shard, for status and metrics. Counters count from the start of the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Counters {
     /// Writes accepted from clients.
     pub writes_local: u64,
@@ -215,9 +217,12 @@ impl Sender {
     }
 
     fn wrap(self, to: Arc<[NodeId]>, lane: Lane, message: Message, bytes: usize) -> Send {
+        Send { to, lane, envelope: self.envelope(message), bytes }
+    }
+
+    pub(super) fn envelope(self, message: Message) -> Envelope {
         let Self { shard, epoch } = self;
         let scope = Scope::default();
-        let envelope = Envelope { version: WIRE_VERSION, shard, scope, epoch, message };
-        Send { to, lane, envelope, bytes }
+        Envelope { version: WIRE_VERSION, shard, scope, epoch, message }
     }
 }

@@ -3,6 +3,8 @@
 //! Any message may be lost, doubled or come late; each says what happens then. Nothing here is
 //! taken on trust from outside: see `codec` for what is checked before a message is believed.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::cell::Write;
@@ -54,6 +56,18 @@ pub struct Wish {
     pub take: bool,
     /// "Tell me what you hold, and I send you what you lack."
     pub give: bool,
+}
+
+/// The most members that one message names.
+pub const MEMBERS_MAX: usize = 1_024;
+
+/// Where a member can be reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// The member.
+    pub node: NodeId,
+    /// Its address, as seen by the teller.
+    pub address: SocketAddr,
 }
 
 /// What one node says to another about one shard.
@@ -112,6 +126,12 @@ pub enum Message {
         /// A dot of interest.
         dot: Option<Dot>,
     },
+    /// Tells where other members can be reached. Only a hint: who answers there proves who it is.
+    /// Lost: somebody else tells it, or the next time that a link comes up.
+    Members {
+        /// The members that the sender is linked with.
+        members: Vec<Member>,
+    },
     /// Tells what the sender holds, in short.
     Answer {
         /// The question.
@@ -135,6 +155,7 @@ impl Message {
             Self::Delta { .. } => "delta",
             Self::Credit { .. } => "credit",
             Self::Ask { .. } => "ask",
+            Self::Members { .. } => "members",
             Self::Answer { .. } => "answer",
         }
     }

@@ -1,6 +1,6 @@
 //! The replication protocol as a value with one verb.
 
-#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod boundary;
 pub mod cell;

@@ -140,6 +140,11 @@ impl Shard {
         output.wake = self.next_wake();
     }
 
+    /// A message of this shard, for what its caller has to say to peers.
+    pub fn wrap(&self, message: Message) -> Envelope {
+        self.sender().envelope(message)
+    }
+
     fn next_wake(&self) -> Option<Time> {
         let deadlines = [self.exchanges.deadline(), self.pushes.deadline(), self.next_round];
         deadlines.into_iter().flatten().min()
@@ -358,6 +363,8 @@ impl Shard {
             }
             Message::Credit { round } => self.receive_credit(now, peer, round, output),
             Message::Ask { round, dot } => self.receive_ask(peer, round, dot, output),
+            // Links are the caller's affair.
+            Message::Members { .. } => self.counters.messages_refused += 1,
             Message::Answer { round, covers, hash, fingerprint } => {
                 let asked = self.asked.iter().position(|asked| asked.0 == round && asked.2 == peer);
                 if let Some((_, token, _)) = asked.and_then(|at| self.asked.remove(at)) {

@@ -1,1 +1,24 @@
-//! One real node.
+//! One real node: carries out what the protocol asks for, with real clocks, links and dice.
+//!
+//! A [`Node`] owns a shard behind a short lock, the links to its peers, and a timer. Everything that
+//! happens (a client's batch, a frame from a peer, a link that comes or goes, a deadline) enters the
+//! shard once, and the output is carried out before the lock is let go: frames are handed to bounded
+//! queues that never wait, so the lock is held for microseconds and never across an await. There is
+//! no channel between a client's bytes and the store.
+//!
+//! Programs embed a node through this room; the doors in `api` are two more callers.
+//!
+//! - `node`: the node itself.
+//! - `config`: what it is told.
+//! - `ask`: questions to peers: who covers this write, does everybody agree.
+//! - `status`: what it says about itself.
+
+mod ask;
+mod config;
+mod node;
+mod status;
+
+pub use ask::{Agreement, Opinion};
+pub use config::{NodeConfig, Observer};
+pub use node::{Entered, Node, StartError};
+pub use status::{MessageCount, PeerStatus, Security, Status};

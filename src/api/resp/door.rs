@@ -21,11 +21,11 @@ use futures_lite::future;
 
 use super::buffers::Buffers;
 use super::clients::{Card, Clients};
-use super::node::Node;
 use super::parse::Requests;
 use super::reply::Replies;
 use super::session::{Pause, Session, Wait};
 use super::settings::Settings;
+use crate::server::Node;
 
 /// How long a client may take none of its replies before it is given up: long enough for a laptop to
 /// change networks, short enough that what it holds is not held for ever.

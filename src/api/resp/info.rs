@@ -8,8 +8,8 @@
 use std::fmt::{Display, Write};
 
 use super::door::Shared;
-use super::node::Status;
 use super::parse::Arguments;
+use crate::server::Status;
 
 /// The version of Redis whose texts and commands this door follows.
 pub(super) const REDIS_VERSION: &str = "7.0.15";

@@ -7,12 +7,12 @@
 
 use super::command::{Reason, needs_strong};
 use super::glob;
-use super::node::{Entered, Node};
 use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
 use crate::protocol::stamp::Dot;
+use crate::server::{Entered, Node};
 
 /// The longest reply to one command; `MGET` over many large values would have no end otherwise. Four
 /// of the longest values.

@@ -31,7 +31,6 @@ pub mod door;
 pub mod glob;
 mod info;
 mod keys;
-mod node;
 pub mod parse;
 pub mod reply;
 pub mod session;

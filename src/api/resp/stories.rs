@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use async_std::task;
 
 use super::door::Door;
-use super::node::Node;
 use super::settings::{Password, Settings};
+use crate::net::NodeIdentity;
+use crate::server::{Node, NodeConfig};
 
 /// How long a story waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn open(settings: Settings) -> Door {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    Door::open(Node::new(), address, settings).unwrap()
+    let config = NodeConfig::new("test", NodeIdentity::fresh().unwrap());
+    let node = task::block_on(Node::start(config)).unwrap();
+    Door::open(node, address, settings).unwrap()
 }
 
 fn with_password() -> Door {

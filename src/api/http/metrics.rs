@@ -1,0 +1,67 @@
+//! The status as OpenMetrics text (specification 1.0).
+//!
+//! Names are those of the status, with the unit last as the specification asks.
+
+use std::fmt::Write;
+
+use crate::server::Status;
+
+/// The text of `/metrics`.
+pub(super) fn render(status: &Status) -> String {
+    let mut text = String::with_capacity(4 * 1024);
+    let counters = &status.counters;
+    let gauges = [
+        ("keys", "Keys that show something.", status.keys as f64),
+        ("cells", "Cells, tombstones included.", status.cells as f64),
+        ("cell_bytes", "Bytes of the keys and values of all cells.", status.cell_bytes as f64),
+        ("peers", "Peers with which a link is up.", status.peers.len() as f64),
+        ("origins", "Origins of which writes are held.", status.origins as f64),
+        ("uptime_seconds", "Time since the start.", status.uptime_seconds),
+    ];
+    for (name, help, value) in gauges {
+        family(&mut text, name, "gauge", help);
+        let _ = writeln!(text, "quorumor_{name} {value}");
+    }
+    let totals = [
+        ("writes_local", "Writes accepted from clients.", counters.writes_local),
+        ("writes_remote", "Writes from peers that were missing here.", counters.writes_remote),
+        ("writes_repeated", "Writes from peers that were here already.", counters.writes_repeated),
+        ("conflicts", "Writes dropped for one made without knowledge of them.", counters.conflicts),
+        ("rounds_opened", "Rounds opened here.", counters.rounds_opened),
+        ("rounds_equal", "Rounds that found nothing different.", counters.rounds_equal),
+        ("deltas_filled", "Deltas received whole.", counters.deltas_filled),
+        ("deltas_given_up", "Deltas given up.", counters.deltas_given_up),
+        ("damage", "Equal vectors seen with different fingerprints.", counters.damage),
+        ("messages_refused", "Messages refused.", counters.messages_refused),
+        ("quarantined", "Peers quarantined.", counters.quarantined),
+        ("writes_crowded_out", "Pushes dropped for gaps.", counters.writes_crowded_out),
+        ("sends_dropped", "Messages that found a full queue.", status.sends_dropped),
+        ("frames_damaged", "Frames that could not be decoded.", status.frames_damaged),
+        ("refused", "Handshakes and peers refused.", status.refused),
+    ];
+    for (name, help, value) in totals {
+        family(&mut text, name, "counter", help);
+        let _ = writeln!(text, "quorumor_{name}_total {value}");
+    }
+    family(&mut text, "sent_messages", "counter", "Messages sent, one for each receiver.");
+    for sent in &status.sent {
+        let (kind, messages) = (sent.kind, sent.messages);
+        let _ = writeln!(text, "quorumor_sent_messages_total{{kind=\"{kind}\"}} {messages}");
+    }
+    family(&mut text, "sent_bytes", "counter", "Bytes of the messages sent.");
+    for sent in &status.sent {
+        let (kind, bytes) = (sent.kind, sent.bytes);
+        let _ = writeln!(text, "quorumor_sent_bytes_total{{kind=\"{kind}\"}} {bytes}");
+    }
+    family(&mut text, "round_trip_seconds", "gauge", "The measured round trip to each peer.");
+    for peer in &status.peers {
+        let (node, seconds) = (&peer.node, peer.round_trip_ms / 1e3);
+        let _ = writeln!(text, "quorumor_round_trip_seconds{{peer=\"{node}\"}} {seconds}");
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# TYPE quorumor_{name} {kind}\n# HELP quorumor_{name} {help}");
+}

@@ -1,0 +1,170 @@
+//! `quorumor status`: asks a running peer, over its HTTP door.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_std::future::timeout;
+use async_std::net::TcpStream;
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use serde_json::Value;
+use smol_hyper::rt::FuturesIo;
+
+use super::Exit;
+
+/// How long an answer may take beyond what it was asked to wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most bytes of an answer: a status of a thousand peers has a tenth of it.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Shows what a running peer says about itself.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The HTTP address of the peer.
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:7402", env = "QUORUMOR_HTTP")]
+    http: SocketAddr,
+
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// Waits until all live peers hold the same, at most this long; exit code 5 if they do not.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    wait_converged: Option<Duration>,
+}
+
+/// Asks and prints.
+#[allow(clippy::print_stdout, reason = "the command line's own output")]
+pub async fn run(args: StatusArgs) -> Exit {
+    let within = args.wait_converged.unwrap_or_default();
+    let path = match args.wait_converged {
+        Some(within) => format!("/agreement?within={}ms", within.as_millis()),
+        None => "/status".to_owned(),
+    };
+    let answer = match timeout(within + PATIENCE, fetch(args.http, &path)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return error.report(args.http),
+        Err(_) => return Exit::Unreachable.because(format!("{} does not answer", args.http)),
+    };
+    if args.json {
+        println!("{answer:#}");
+    } else if args.wait_converged.is_some() {
+        print!("{}", agreement_text(&answer));
+    } else {
+        print!("{}", status_text(&answer));
+    }
+    let converged = answer.get("converged").and_then(Value::as_bool);
+    if args.wait_converged.is_some() && converged != Some(true) {
+        return Exit::NotConverged.because(format!("not converged after {within:?}"));
+    }
+    Exit::Ok
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("cannot reach a peer: {0}; is it running, and is this its --http address?")]
+    Unreachable(#[from] std::io::Error),
+    #[error("what answers does not speak HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the answer cannot be read: {0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("it refuses: {0}")]
+    Refused(String),
+    #[error("the answer is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl FetchError {
+    fn report(&self, address: SocketAddr) -> Exit {
+        let exit = match self {
+            Self::Unreachable(_) => Exit::Unreachable,
+            Self::Refused(_) => Exit::Refused,
+            Self::Http(_) | Self::Body(_) | Self::Json(_) => Exit::Failed,
+        };
+        exit.because(format!("{address}: {self}"))
+    }
+}
+
+async fn fetch(address: SocketAddr, path: &str) -> Result<Value, FetchError> {
+    let stream = FuturesIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+    let connection = async_std::task::spawn(connection);
+    let request = Request::get(path).header(HOST, address.to_string());
+    let request = request.body(Empty::<Bytes>::new()).expect("a path of ours is well formed");
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(FetchError::Body)?.to_bytes();
+    connection.cancel().await;
+    if status != StatusCode::OK {
+        return Err(FetchError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
+fn status_text(status: &Value) -> String {
+    let text = |name: &str| match status.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "?".to_owned(),
+    };
+    let mut lines = vec![
+        format!("node         {} ({})", text("name"), text("node")),
+        format!("cluster      {}, {}", text("cluster"), text("security")),
+        format!("consistency  {}", text("consistency")),
+        format!(
+            "spreading    {} rounds every {} ms, eager push: {}",
+            text("strategy"),
+            text("interval_ms"),
+            text("eager")
+        ),
+        format!(
+            "keys         {} ({} cells, {} bytes)",
+            text("keys"),
+            text("cells"),
+            text("cell_bytes")
+        ),
+        format!(
+            "writes       {} local, {} from peers",
+            text("writes_local"),
+            text("writes_remote")
+        ),
+        format!("conflicts    {}", text("conflicts")),
+        format!("digest       {}", text("digest")),
+        format!("fingerprint  {}", text("fingerprint")),
+    ];
+    let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    lines.push(format!("peers        {}", peers.len()));
+    for peer in peers {
+        let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+        let round_trip = peer.get("round_trip_ms").and_then(Value::as_f64).unwrap_or_default();
+        lines.push(format!(
+            "  {:<12} {:<22} round trip {round_trip:.2} ms",
+            text("name"),
+            text("address")
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn agreement_text(agreement: &Value) -> String {
+    let peers = agreement.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is = |peer: &Value, name: &str| peer.get(name).and_then(Value::as_bool) == Some(true);
+    let mut text = match agreement.get("converged").and_then(Value::as_bool) {
+        Some(true) => {
+            format!("converged: this peer and its {} live peers hold the same\n", peers.len())
+        }
+        _ => "not converged\n".to_owned(),
+    };
+    for peer in peers.iter().filter(|peer| !is(peer, "agrees")) {
+        let node = peer.get("node").and_then(Value::as_str).unwrap_or("?");
+        let what = if is(peer, "answered") { "holds something else" } else { "did not answer" };
+        text.push_str(&format!("  {node} {what}\n"));
+    }
+    text
+}

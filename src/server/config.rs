@@ -1,0 +1,86 @@
+//! What a node is told before it starts.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::{Emulation, NodeIdentity, Secret};
+use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
+use crate::protocol::event::Event;
+use crate::protocol::time::Time;
+
+/// Is told each event of a node's shard, at the time that the node's clock shows.
+///
+/// Called while the shard is locked: it takes a note and returns.
+pub type Observer = Arc<dyn Fn(Time, &Event) + Send + Sync>;
+
+/// What a [`super::Node`] is told before it starts.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// The name that people read; need not be unique.
+    pub name: String,
+    /// The cluster's name; nodes of another one are refused.
+    pub cluster: String,
+    /// Where peers reach this node, over QUIC.
+    pub listen: SocketAddr,
+    /// What the members of the cluster share. Without it the node serves only this machine.
+    pub secret: Option<Secret>,
+    /// The key that gives the node its id.
+    pub identity: NodeIdentity,
+    /// Where other members may be found.
+    pub peers: Vec<SocketAddr>,
+    /// The direction of rounds.
+    pub strategy: Strategy,
+    /// Whether writes are pushed at once.
+    pub eager: bool,
+    /// The time between two rounds.
+    pub interval: Duration,
+    /// The most peers that get a push straight from here.
+    pub fanout: usize,
+    /// How long a hub gathers pushes; `None`: about as long as a hop takes.
+    pub relay_window: Option<Duration>,
+    /// What the links are made to look like.
+    pub emulation: Option<Emulation>,
+    /// Decides everything random in the protocol; `None`: drawn from the system.
+    pub seed: Option<u64>,
+    /// Is told what happens.
+    pub observer: Option<Observer>,
+    /// Whether the observer is told of each write that becomes visible.
+    pub trace: bool,
+}
+
+impl NodeConfig {
+    /// A node of the cluster `quorumor` with the default parameters, on a free port of the loopback
+    /// interface.
+    pub fn new(name: impl Into<String>, identity: NodeIdentity) -> Self {
+        Self {
+            name: name.into(),
+            cluster: "quorumor".to_owned(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            secret: None,
+            identity,
+            peers: Vec::new(),
+            strategy: Strategy::default(),
+            eager: true,
+            interval: INTERVAL_DEFAULT,
+            fanout: FANOUT_DEFAULT,
+            relay_window: None,
+            emulation: None,
+            seed: None,
+            observer: None,
+            trace: false,
+        }
+    }
+}
+
+impl fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("name", &self.name)
+            .field("cluster", &self.cluster)
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,494 @@
+//! A node: a shard, its links and its timer.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use bytes::Bytes;
+use event_listener::Event as Signal;
+use futures_lite::future;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::ask::Asked;
+use super::config::NodeConfig;
+use super::status::{MessageCount, Sent};
+use crate::net::{
+    Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, Secret, Sent as Queued,
+};
+use crate::protocol::boundary::{Input, Lane, Output, Reply, Request, Token};
+use crate::protocol::cell::Key;
+use crate::protocol::codec;
+use crate::protocol::config::Config;
+use crate::protocol::event::Event;
+use crate::protocol::id::{NodeId, Origin};
+use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
+use crate::protocol::shard::Shard;
+use crate::protocol::store::Reader;
+use crate::protocol::time::Time;
+
+/// How often the measured round trips are told to the shard.
+const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a peer that misbehaved is kept out.
+const QUARANTINE: Duration = Duration::from_secs(60);
+
+/// No deadline: later than any clock of ours shows.
+const NEVER: u64 = u64::MAX;
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Other machines could reach the node, and nothing tells friend from foe.
+    #[error(
+        "{listen} can be reached by other machines, but there is no cluster secret: make one with \
+         `quorumor keygen FILE`, copy the file to every machine and pass --secret-file FILE, or \
+         listen on 127.0.0.1"
+    )]
+    NeedsSecret {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The links cannot be set up.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A running member of a cluster; clones are handles to the same one.
+///
+/// It stops when it is closed or the last handle is dropped.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) config: NodeConfig,
+    pub(super) id: NodeId,
+    /// The instant that the shard's clock counts from.
+    pub(super) epoch: Instant,
+    pub(super) shard: Mutex<Slot>,
+    reader: Reader,
+    net: OnceLock<Net>,
+    /// When the shard wants to be woken, in nanoseconds of its clock.
+    wake_at: AtomicU64,
+    /// Told when `wake_at` comes nearer.
+    wake_sooner: Signal,
+    closed: AtomicBool,
+    pub(super) asked: Asked,
+    pub(super) sent: Sent,
+    frames_damaged: AtomicU64,
+}
+
+/// The shard and the output that its inputs share.
+pub(super) struct Slot {
+    pub(super) shard: Shard,
+    output: Output,
+}
+
+/// The inside of a node's shard, for one batch of requests.
+///
+/// Holds a lock: keep it short, and never across an await. What the batch asks for (pushes, events)
+/// is done when this is dropped.
+pub struct Entered<'a> {
+    inner: &'a Inner,
+    slot: MutexGuard<'a, Slot>,
+    now: Time,
+}
+
+impl Node {
+    /// Starts a node: binds its address and begins to look for its peers.
+    ///
+    /// # Errors
+    /// When the address cannot be used, or other machines could reach it and there is no secret.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_at(config, Instant::now()).await
+    }
+
+    /// Like [`Node::start`], with a clock that counts from `epoch`, so that the events of several
+    /// nodes of one process can be compared.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_at(config: NodeConfig, epoch: Instant) -> Result<Self, StartError> {
+        if config.secret.is_none() && !config.listen.ip().is_loopback() {
+            return Err(StartError::NeedsSecret { listen: config.listen });
+        }
+        let id = config.identity.node_id();
+        let shard = Shard::new(shard_config(&config, id)?);
+        let inner = Arc::new(Inner {
+            id,
+            epoch,
+            reader: shard.reader(),
+            shard: Mutex::new(Slot { shard, output: Output::default() }),
+            net: OnceLock::new(),
+            wake_at: AtomicU64::new(NEVER),
+            wake_sooner: Signal::new(),
+            closed: AtomicBool::new(false),
+            asked: Asked::default(),
+            sent: Sent::default(),
+            frames_damaged: AtomicU64::new(0),
+            config,
+        });
+        let weak = Arc::downgrade(&inner);
+        let handler = move |net: &Net, event: NetEvent| {
+            if let Some(inner) = weak.upgrade() {
+                inner.link_event(net, event);
+            }
+        };
+        let net = Net::bind(net_config(&inner.config), Arc::new(handler)).await?;
+        for peer in &inner.config.peers {
+            net.dial(*peer);
+        }
+        // Set once, here; what was to be sent before this line is made good by rounds.
+        let _ = inner.net.set(net);
+        async_std::task::spawn(keep_time(Arc::downgrade(&inner)));
+        async_std::task::spawn(keep_round_trips(Arc::downgrade(&inner)));
+        Ok(Self(inner))
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.0.id
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.0.config.name
+    }
+
+    /// What it was told.
+    pub fn config(&self) -> &NodeConfig {
+        &self.0.config
+    }
+
+    /// Where peers reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.net().local_address()
+    }
+
+    /// The time on its clock.
+    pub fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    /// Looks for a member at `address`, for as long as the node runs.
+    pub fn dial(&self, address: SocketAddr) {
+        self.net().dial(address);
+    }
+
+    /// Answers reads without entering the shard.
+    pub fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    /// The string at `key`.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        self.0.reader.string(key.as_ref(), |value| value.map(<[u8]>::to_vec))
+    }
+
+    /// Sets the string at `key`; the answer names the write.
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Reply {
+        self.enter().set(key.as_ref(), value.as_ref())
+    }
+
+    /// Deletes `key`.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Reply {
+        self.enter().delete(&[key.as_ref()])
+    }
+
+    /// Enters the shard for a batch of requests.
+    pub fn enter(&self) -> Entered<'_> {
+        let slot = self.0.shard.lock();
+        Entered { inner: &self.0, slot, now: self.0.now() }
+    }
+
+    /// How many messages and bytes it has sent, by kind.
+    pub fn sent(&self) -> Vec<MessageCount> {
+        self.0.sent.counts()
+    }
+
+    /// Leaves: tells the peers and stops. Other handles can still read.
+    pub async fn close(&self) {
+        if self.0.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.0.wake_sooner.notify(usize::MAX);
+        self.net().close().await;
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(super) fn net(&self) -> &Net {
+        self.0.net.get().expect("set before the node is handed out")
+    }
+}
+
+impl Entered<'_> {
+    /// Sets a string.
+    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Reply {
+        self.request(Request::Set { key, value })
+    }
+
+    /// Sets strings as one write.
+    pub fn set_all(&mut self, pairs: &[(&[u8], &[u8])]) -> Reply {
+        self.request(Request::SetAll(pairs))
+    }
+
+    /// Deletes keys as one write.
+    pub fn delete(&mut self, keys: &[&[u8]]) -> Reply {
+        self.request(Request::Delete(keys))
+    }
+
+    /// Hands live keys to `found`; see [`crate::protocol::store::Store::scan`].
+    pub fn scan(&self, cursor: u64, count: usize, found: impl FnMut(&Key)) -> u64 {
+        self.slot.shard.store().scan(cursor, count, found)
+    }
+
+    /// How many keys show something.
+    pub fn keys_live(&self) -> usize {
+        self.slot.shard.store().keys_live()
+    }
+
+    /// The shard, to be looked at.
+    pub fn shard(&self) -> &Shard {
+        &self.slot.shard
+    }
+
+    fn request(&mut self, request: Request<'_>) -> Reply {
+        let Slot { shard, output } = &mut *self.slot;
+        shard.handle(self.now, Input::Request(Token::default(), request), output);
+        let (_, reply) = output.reply.pop().expect("an eventual request is answered at once");
+        reply
+    }
+
+    /// Asks a peer; the answer comes to whoever waits for the token.
+    pub(super) fn ask(&mut self, token: Token, request: Request<'_>) {
+        let Slot { shard, output } = &mut *self.slot;
+        shard.handle(self.now, Input::Request(token, request), output);
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.inner.carry_out(&mut self.slot.output, self.now);
+    }
+}
+
+impl Inner {
+    pub(super) fn now(&self) -> Time {
+        let nanos = self.epoch.elapsed().as_nanos();
+        Time::from_nanos(u64::try_from(nanos).unwrap_or(NEVER))
+    }
+
+    /// Takes one input into the shard and carries out what comes of it.
+    fn handle(&self, input: Input<'_>) {
+        let now = self.now();
+        let mut slot = self.shard.lock();
+        let Slot { shard, output } = &mut *slot;
+        shard.handle(now, input, output);
+        self.carry_out(output, now);
+    }
+
+    /// Carries out an output, in the order of its fields, and empties it.
+    fn carry_out(&self, output: &mut Output, now: Time) {
+        for send in output.send.drain(..) {
+            let link = match send.lane {
+                Lane::Push => Link::Push,
+                Lane::Exchange { round, last } => Link::Exchange { id: round.0, last },
+            };
+            self.send(&send.to, link, &send.envelope);
+        }
+        for (token, reply) in output.reply.drain(..) {
+            self.asked.answer(token, reply);
+        }
+        for event in output.events.drain(..) {
+            self.tell(now, &event);
+        }
+        let wake_at = output.wake.take().map_or(NEVER, Time::as_nanos);
+        if self.wake_at.swap(wake_at, Ordering::AcqRel) > wake_at {
+            self.wake_sooner.notify(usize::MAX);
+        }
+    }
+
+    fn send(&self, to: &[NodeId], link: Link, envelope: &Envelope) {
+        let Some(net) = self.net.get() else { return };
+        let frame = Bytes::from(codec::encode(envelope));
+        let kind = envelope.message.kind();
+        for peer in to {
+            match net.send(*peer, link, frame.clone()) {
+                Queued::Queued => self.sent.count(kind, frame.len()),
+                // A push that finds no room is made good by a round.
+                Queued::QueueFull => self.sent.count_dropped(),
+                Queued::NotConnected => {}
+            }
+        }
+    }
+
+    fn tell(&self, now: Time, event: &Event) {
+        match event {
+            Event::Visible { .. } | Event::RoundOpened { .. } => {}
+            Event::Conflict(conflict) => log::debug!(
+                "{}: {} lost to {}, written without knowledge of it",
+                conflict.key,
+                conflict.loser,
+                conflict.winner
+            ),
+            Event::Filled { peer, writes, .. } => {
+                log::debug!("{peer:?} brought {writes} writes that were missing");
+            }
+            Event::GivenUp { peer, .. } => log::debug!("a delta with {peer:?} was given up"),
+            Event::Damage { peer, hash } => log::warn!(
+                "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged"
+            ),
+            Event::Quarantined { peer, why } => {
+                log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
+                if let Some(net) = self.net.get() {
+                    net.disconnect(*peer, &why.to_string(), QUARANTINE);
+                }
+            }
+        }
+        if let Some(observer) = &self.config.observer {
+            observer(now, event);
+        }
+    }
+
+    fn link_event(&self, net: &Net, event: NetEvent) {
+        match event {
+            // The links have told their story themselves.
+            NetEvent::Refused { .. } => {}
+            NetEvent::Up { peer, address, round_trip, .. } => {
+                self.handle(Input::PeerUp(peer, round_trip));
+                self.introduce(net, peer, address);
+            }
+            NetEvent::Down { peer, .. } => self.handle(Input::PeerDown(peer)),
+            NetEvent::Frame { peer, bytes, .. } => match codec::decode(&bytes) {
+                Ok(Envelope { message: Message::Members { members }, .. }) => {
+                    self.meet(net, &members)
+                }
+                Ok(envelope) => self.handle(Input::Message(peer, envelope)),
+                Err(error) => {
+                    self.frames_damaged.fetch_add(1, Ordering::Relaxed);
+                    log::warn!("dropped a frame of {peer:?}: {error}");
+                }
+            },
+        }
+    }
+
+    /// Tells a new peer where the others are, and the others where it is.
+    fn introduce(&self, net: &Net, new: NodeId, address: SocketAddr) {
+        let others = net.peers().into_iter().filter(|peer| peer.id != new).take(MEMBERS_MAX);
+        let others: Vec<_> =
+            others.map(|peer| Member { node: peer.id, address: peer.address }).collect();
+        if others.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = others.iter().map(|member| member.node).collect();
+        let members = |members| {
+            let shard = self.shard.lock();
+            shard.shard.wrap(Message::Members { members })
+        };
+        self.send(&ids, Link::Push, &members(vec![Member { node: new, address }]));
+        self.send(&[new], Link::Push, &members(others));
+    }
+
+    /// Looks for members that a peer told of.
+    fn meet(&self, net: &Net, members: &[Member]) {
+        let linked: Vec<_> = net.peers().into_iter().map(|peer| peer.id).chain([self.id]).collect();
+        let unknown = members.iter().filter(|member| !linked.contains(&member.node));
+        for member in unknown.take(MEMBERS_MAX) {
+            net.dial(member.address);
+        }
+    }
+
+    pub(super) fn frames_damaged(&self) -> u64 {
+        self.frames_damaged.load(Ordering::Relaxed)
+    }
+}
+
+fn shard_config(config: &NodeConfig, id: NodeId) -> Result<Config, StartError> {
+    let random = || {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(StartError::Random)?;
+        Ok::<_, StartError>(u64::from_le_bytes(bytes))
+    };
+    // Nothing outlives the process, so each start is an incarnation that never was before.
+    let origin = Origin::of(id, random()?);
+    let seed = match config.seed {
+        Some(seed) => seed ^ (id.0 as u64),
+        None => random()?,
+    };
+    let mut shard = Config::new(id, origin, seed);
+    shard.strategy = config.strategy;
+    shard.eager = config.eager;
+    shard.interval = config.interval;
+    shard.fanout = config.fanout;
+    shard.relay_window = config.relay_window;
+    shard.trace = config.trace;
+    shard.hash_seed = random()?;
+    Ok(shard)
+}
+
+fn net_config(config: &NodeConfig) -> NetConfig {
+    NetConfig {
+        listen: config.listen,
+        identity: config.identity.clone(),
+        secret: config.secret.clone().unwrap_or_else(Secret::public),
+        cluster: config.cluster.clone(),
+        name: config.name.clone(),
+        hello: Vec::new(),
+        emulation: config.emulation.clone(),
+        limits: Limits::default(),
+    }
+}
+
+/// Wakes the shard when it wants to be woken.
+async fn keep_time(node: Weak<Inner>) {
+    loop {
+        let Some(inner) = node.upgrade().filter(|inner| !inner.closed.load(Ordering::Acquire))
+        else {
+            return;
+        };
+        let sooner = inner.wake_sooner.listen();
+        let wake_at = inner.wake_at.load(Ordering::Acquire);
+        if wake_at <= inner.now().as_nanos() {
+            inner.handle(Input::Wake);
+            continue;
+        }
+        let deadline = inner.epoch.checked_add(Duration::from_nanos(wake_at));
+        drop(inner);
+        let woken = async {
+            match deadline {
+                Some(deadline) if wake_at != NEVER => drop(Timer::at(deadline).await),
+                _ => future::pending().await,
+            }
+        };
+        future::or(woken, sooner).await;
+    }
+}
+
+/// Tells the shard how long the links take, which sets how long a hub gathers.
+async fn keep_round_trips(node: Weak<Inner>) {
+    loop {
+        Timer::after(ROUND_TRIP_INTERVAL).await;
+        let Some(inner) = node.upgrade().filter(|inner| !inner.closed.load(Ordering::Acquire))
+        else {
+            return;
+        };
+        let peers = inner.net.get().map(Net::peers).unwrap_or_default();
+        for peer in peers {
+            inner.handle(Input::PeerUp(peer.id, peer.round_trip));
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.0.config.name).field("id", &self.0.id).finish()
+    }
+}

@@ -1,0 +1,203 @@
+//! What a node says about itself: one value, shown by every door.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use super::node::Node;
+use crate::protocol::boundary::Counters;
+
+/// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
+const KINDS: [&str; 8] = ["push", "open", "digest", "delta", "credit", "ask", "answer", "members"];
+
+/// How many messages and bytes of one kind were sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct MessageCount {
+    /// The kind.
+    pub kind: &'static str,
+    /// How many; one for each peer that it went to.
+    pub messages: u64,
+    /// Their bytes, before encryption and framing.
+    pub bytes: u64,
+}
+
+/// Counts what is sent.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    kinds: [(AtomicU64, AtomicU64); KINDS.len()],
+    dropped: AtomicU64,
+}
+
+impl Sent {
+    pub(super) fn count(&self, kind: &str, bytes: usize) {
+        if let Some(at) = KINDS.iter().position(|known| *known == kind) {
+            self.kinds[at].0.fetch_add(1, Ordering::Relaxed);
+            self.kinds[at].1.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counts(&self) -> Vec<MessageCount> {
+        let counts = KINDS.iter().zip(&self.kinds).map(|(kind, (messages, bytes))| MessageCount {
+            kind,
+            messages: messages.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        });
+        counts.collect()
+    }
+}
+
+/// How a node tells friend from foe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// Peers prove that they know the cluster's secret.
+    Secret,
+    /// There is no secret; only this machine can reach the node.
+    LoopbackOnly,
+}
+
+/// A peer with which a link is up.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PeerStatus {
+    /// Its id.
+    pub node: String,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// The measured round trip, in milliseconds.
+    pub round_trip_ms: f64,
+    /// How long the link has been up, in seconds.
+    pub up_seconds: f64,
+    /// UDP bytes sent to it.
+    pub sent_bytes: u64,
+    /// UDP bytes received from it.
+    pub received_bytes: u64,
+    /// Bytes that wait to be sent to it.
+    pub queued_bytes: u64,
+}
+
+/// What a node says about itself. Counters count from its start.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: &'static str,
+    /// The node's id.
+    pub node: String,
+    /// The node's name.
+    pub name: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// This incarnation as a writer.
+    pub origin: String,
+    /// Where peers reach it.
+    pub listen: String,
+    /// How it tells friend from foe.
+    pub security: Security,
+    /// The consistency mode.
+    pub consistency: &'static str,
+    /// The direction of rounds.
+    pub strategy: String,
+    /// Whether writes are pushed at once.
+    pub eager: bool,
+    /// The time between two rounds, in milliseconds.
+    pub interval_ms: f64,
+    /// The most peers that get a push straight from here.
+    pub fanout: usize,
+    /// How long it has been running, in seconds.
+    pub uptime_seconds: f64,
+    /// Keys that show something.
+    pub keys: usize,
+    /// Cells, tombstones included.
+    pub cells: usize,
+    /// Bytes of the keys and values of all cells.
+    pub cell_bytes: usize,
+    /// The greatest Lamport counter seen.
+    pub lamport: u64,
+    /// Origins of which writes are held.
+    pub origins: usize,
+    /// The hash of what is held.
+    pub digest: String,
+    /// The hash of all live cells.
+    pub fingerprint: String,
+    /// What the shard counted.
+    #[serde(flatten)]
+    pub counters: Counters,
+    /// Messages sent, by kind.
+    pub sent: Vec<MessageCount>,
+    /// Messages that found a full queue; rounds make good for them.
+    pub sends_dropped: u64,
+    /// Frames of peers that were damaged or not understood.
+    pub frames_damaged: u64,
+    /// Handshakes and peers refused.
+    pub refused: u64,
+    /// The peers with which a link is up.
+    pub peers: Vec<PeerStatus>,
+}
+
+impl Node {
+    /// What the node says about itself now.
+    pub fn status(&self) -> Status {
+        let config = self.config();
+        let net = self.net();
+        let entered = self.enter();
+        let shard = entered.shard();
+        let (digest, fingerprint) = shard.summary();
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            node: self.id().to_string(),
+            name: config.name.clone(),
+            cluster: config.cluster.clone(),
+            origin: shard.config().origin.to_string(),
+            listen: self.address().to_string(),
+            security: self.security(),
+            consistency: "eventual",
+            strategy: config.strategy.to_string(),
+            eager: config.eager,
+            interval_ms: config.interval.as_secs_f64() * 1e3,
+            fanout: config.fanout,
+            uptime_seconds: self.inner().epoch.elapsed().as_secs_f64(),
+            keys: shard.store().keys_live(),
+            cells: shard.store().cells(),
+            cell_bytes: shard.store().bytes(),
+            lamport: shard.lamport().0,
+            origins: shard.vector().len(),
+            digest: digest.to_string(),
+            fingerprint: fingerprint.to_string(),
+            counters: *shard.counters(),
+            sent: self.sent(),
+            sends_dropped: self.inner().sent.dropped(),
+            frames_damaged: self.inner().frames_damaged(),
+            refused: 0,
+            peers: Vec::new(),
+        };
+        drop(entered);
+        let peers = net.peers().into_iter().map(|peer| PeerStatus {
+            node: peer.id.to_string(),
+            name: peer.name,
+            address: peer.address.to_string(),
+            round_trip_ms: peer.round_trip.as_secs_f64() * 1e3,
+            up_seconds: peer.since.elapsed().as_secs_f64(),
+            sent_bytes: peer.sent.bytes,
+            received_bytes: peer.received.bytes,
+            queued_bytes: (peer.push_queue_bytes + peer.exchange_queue_bytes) as u64,
+        });
+        Status { peers: peers.collect(), refused: net.stats().refused.values().sum(), ..status }
+    }
+
+    /// How the node tells friend from foe.
+    pub fn security(&self) -> Security {
+        match self.config().secret {
+            Some(_) => Security::Secret,
+            None => Security::LoopbackOnly,
+        }
+    }
+}
