@@ -70,7 +70,7 @@ pub enum Reply {
     Written {
         /// The place in the order.
         stamp: Stamp,
-        /// The name.
+        /// The name of the last cell: whoever holds it and all before it holds the write.
         dot: Dot,
         /// How many keys a deletion found.
         changed: usize,
@@ -79,6 +79,8 @@ pub enum Reply {
     Nothing,
     /// Not done: the Lamport counter or the sequence numbers are exhausted.
     Exhausted,
+    /// Not done: a key, a value or all together are longer than the bounds in `cell`.
+    TooLarge,
     /// What a peer answered to [`Request::Ask`].
     Answer {
         /// The peer.

@@ -27,6 +27,12 @@ pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// The longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// The most bytes of a write, which is never split: room for the longest key and value.
+pub const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
+
+/// About how many bytes of a write in a message are not its cells.
+pub(super) const WRITE_OVERHEAD_BYTES: usize = 40;
+
 /// The most origins that a [`Seen`] names.
 ///
 /// Only origins that wrote the very cell count, so this is hardly ever reached; beyond it the
@@ -70,29 +76,41 @@ pub struct CellWrite {
     pub seen: Seen,
 }
 
-/// One write: a stamp, a dot and the cells it changes, applied together or not at all.
+/// One write: a stamp and the cells it changes, applied together or not at all; each cell has a dot.
 ///
 /// On its way through others a write shrinks: cells that something greater has replaced are left
-/// out, and what is left of it is never split.
+/// out. What is left travels in one message; where a gap has come between the cells, as one `Write`
+/// for each run of dots.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Write {
     /// The place in the order; its origin is the writer.
     pub stamp: Stamp,
-    /// The number of the write at its origin and in its shard, from 1.
+    /// The number of the first cell at its origin and in its shard, from 1; the others follow.
     pub seq: u64,
     /// The cells, each (key, field) at most once.
     pub cells: Vec<CellWrite>,
 }
 
 impl Write {
-    /// The name of the write.
+    /// The dot of the first cell.
     pub fn dot(&self) -> Dot {
         Dot { origin: self.stamp.origin, seq: self.seq }
     }
 
+    /// The dot of the last cell; saturates where no correct peer gets.
+    pub fn last_dot(&self) -> Dot {
+        let more = self.cells.len().saturating_sub(1) as u64;
+        Dot { origin: self.stamp.origin, seq: self.seq.saturating_add(more) }
+    }
+
+    /// The number that the next cell of the same write has.
+    pub(super) fn next_seq(&self) -> Option<u64> {
+        self.last_dot().seq.checked_add(1)
+    }
+
     /// About how many bytes the write takes in a message.
     pub fn bytes(&self) -> usize {
-        40 + self.cells.iter().map(CellWrite::bytes).sum::<usize>()
+        WRITE_OVERHEAD_BYTES + self.cells.iter().map(CellWrite::bytes).sum::<usize>()
     }
 
     /// Whether sizes and numbers are within what a correct peer sends.
@@ -109,15 +127,17 @@ impl Write {
             names.windows(2).all(|pair| pair[0] != pair[1])
         };
         self.seq >= 1
-            && self.stamp.lamport.0 >= 1
+            && self.last_dot().seq <= self.stamp.lamport.0
             && !self.cells.is_empty()
             && self.cells.iter().all(fits)
+            && self.bytes() <= WRITE_BYTES_MAX
             && (self.cells.len() == 1 || distinct())
     }
 }
 
 impl CellWrite {
-    fn bytes(&self) -> usize {
+    /// About how many bytes the cell takes in a message.
+    pub(super) fn bytes(&self) -> usize {
         12 + self.key.len()
             + self.field.0.len()
             + self.content.bytes().len()
@@ -366,8 +386,10 @@ mod tests {
     #[test]
     fn what_no_correct_peer_sends_is_not_well_formed() {
         assert!(write().is_well_formed());
-        let mutations: [fn(&mut Write); 6] = [
+        let mutations: [fn(&mut Write); 8] = [
             |write| write.seq = 0,
+            |write| write.seq = 2,
+            |write| write.seq = u64::MAX,
             |write| write.stamp.lamport.0 = 0,
             |write| write.cells.clear(),
             |write| write.cells.push(write.cells[0].clone()),

@@ -5,55 +5,87 @@
 //! Suppose it marked such a dot as seen at a peer to which the replacing cell never came, and then
 //! died: the peer would believe to hold what it does not, and no vector would show it. So:
 //!
-//! 1. a chunk marks only the dots that it carries;
+//! 1. a chunk marks only the dots that it carries, and every cell has a dot of its own;
 //! 2. the sender's vector, captured when the exchange began, is merged by the receiver after every
 //!    chunk has arrived, and not before;
 //! 3. for every cell that was live at the capture, the exchange carries that cell or whatever
 //!    replaced it meanwhile. [`Outgoing::displaced`] sees to that: it is told of every cell that is
-//!    replaced while the exchange runs, and puts the key on the list of what to send at the end.
+//!    replaced while the exchange runs, and lists what to send at the end.
 //!
-//! A broken exchange merges nothing; the writes that it brought stay.
+//! What then holds at every moment: for every dot that a node has marked, it has that cell or
+//! something greater in its place, and it has marked the dot of every cell that it has. So nodes
+//! with equal vectors have equal cells.
+//!
+//! Why a dot per cell and not per write: of a write to two keys whose first cell was replaced, a
+//! node passes on the second. With one dot for both, the receiver would mark the first as well,
+//! without anything in its place until the exchange is complete, which it may never be.
+//!
+//! A broken exchange merges nothing; the writes that it brought stay. A vector is merged only after
+//! a delta of which all parts belong to one sending, and which answers a digest that this node has
+//! sent since it started: an answer to an earlier life leaves out what that one held.
 //!
 //! Chunks flow against credit, [`CREDIT_CHUNKS`] ahead, so an exchange holds little memory at either
 //! end and in between, and a slow receiver slows only its own.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::Write;
+use super::cell::{WRITE_OVERHEAD_BYTES, Write};
+use super::digest::DigestHash;
 use super::id::{NodeId, Origin};
-use super::message::RoundId;
+use super::message::{ExchangeId, RoundId};
 use super::stamp::Dot;
-use super::store::{Slot, Store};
+use super::store::Store;
 use super::time::Time;
 use super::version::{Intervals, VersionVector};
 
 /// How many chunks may be under way: enough to fill a link while credit returns.
 pub const CREDIT_CHUNKS: u32 = 4;
 
-/// How many deltas a shard sends at once, and how many it receives: more only compete.
+/// How many deltas of several parts a shard sends at once, and how many it receives: more only
+/// compete.
 pub const EXCHANGES_MAX: usize = 8;
 
-/// How many keys may be replaced behind an exchange's back before it is given up.
+/// How many cells may be waiting that were replaced behind an exchange's back before it is given up.
 ///
 /// Reached when a bulk transfer runs much slower than writes come; the next one has less to send.
-const DISPLACED_MAX: usize = 1 << 20;
+const REPLACING_MAX: usize = 1 << 20;
+
+/// How many gaps there may be between the chunks that have arrived: more than come out of order on
+/// any link, as no more are under way than [`CREDIT_CHUNKS`] and those doubled on the way.
+const GAPS_MAX: usize = 64;
 
 /// How long an exchange waits for the other side before it is given up: longer than any link worth
 /// using takes for a chunk.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many rounds are remembered in which a peer was told what this node holds: as many as come
+/// within the patience for an exchange, unless they come more than a hundred a second.
+const TOLD_MAX: usize = 1_024;
+
 /// A part of a delta.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Chunk {
+    /// The sending that it is a part of.
+    pub exchange: ExchangeId,
+    /// The hash of the digest that it answers: what the receiver held when it asked.
+    pub against: DigestHash,
     /// The number of this part within the exchange, from 0.
     pub number: u32,
-    /// What is left of each write.
+    /// What is left of each write; never a part of that.
     pub writes: Vec<Write>,
     /// With the last part: what the sender held when the exchange began.
     pub captured: Option<VersionVector>,
+}
+
+impl Chunk {
+    /// Whether the delta has no other part.
+    fn is_only(&self) -> bool {
+        self.number == 0 && self.captured.is_some()
+    }
 }
 
 /// The sending end of an exchange.
@@ -63,13 +95,13 @@ pub(super) struct Outgoing {
     pub(super) round: RoundId,
     /// When it is given up unless credit arrives.
     pub(super) deadline: Time,
+    id: ExchangeId,
+    against: DigestHash,
     captured: VersionVector,
     /// What is still to be walked through: ranges of dots that the receiver lacks.
     ranges: VecDeque<(Origin, u64, u64)>,
-    /// Keys of which a cell was replaced before the walk came to it.
-    displaced: BTreeSet<Slot>,
-    /// Writes that the walk over `displaced` found.
-    pending: BTreeSet<Dot>,
+    /// Cells that took the place of others before the walk came to those.
+    replacing: BTreeSet<Dot>,
     next_number: u32,
     credit: u32,
     overrun: bool,
@@ -84,6 +116,7 @@ pub(super) struct Incoming {
     pub(super) deadline: Time,
     /// How many writes it brought that were missing.
     pub(super) writes: usize,
+    id: ExchangeId,
     /// Numbers of the chunks applied, plus one.
     arrived: Intervals,
     /// How many chunks there are, once known, and the sender's vector.
@@ -94,8 +127,9 @@ pub(super) struct Incoming {
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     pub(super) outgoing: Vec<(NodeId, Outgoing)>,
-    /// The oldest first.
     pub(super) incoming: Vec<(NodeId, Incoming)>,
+    /// Rounds in which a peer was told what this node holds, and may answer with a delta.
+    told: VecDeque<(NodeId, RoundId, DigestHash)>,
 }
 
 impl Exchanges {
@@ -110,10 +144,55 @@ impl Exchanges {
         self.outgoing.iter().position(|(to, exchange)| *to == peer && exchange.round == round)
     }
 
-    /// Tells the outgoing ones which cells are being replaced.
-    pub(super) fn displaced(&mut self, displaced: &[(Dot, Slot)]) {
+    /// Takes note that `peer` is being told what this node holds, by a digest with this hash.
+    pub(super) fn tell(&mut self, peer: NodeId, round: RoundId, hash: DigestHash) {
+        if self.told.len() == TOLD_MAX {
+            self.told.pop_front();
+        }
+        self.told.push_back((peer, round, hash));
+    }
+
+    /// The receiving end of the exchange that a part belongs to, if that is to be followed.
+    ///
+    /// A first part makes one, once for each time that the peer was told what this node holds. Where
+    /// too many are under way the newest is not followed, unless it has only this part: its writes
+    /// stay, and its sender gets no credit for more.
+    pub(super) fn follow(
+        &mut self,
+        peer: NodeId,
+        round: RoundId,
+        chunk: &Chunk,
+        deadline: Time,
+    ) -> Option<usize> {
+        let id = chunk.exchange;
+        let is_it = |(from, one): &(NodeId, Incoming)| *from == peer && one.round == round;
+        if let Some(at) = self.incoming.iter().position(is_it) {
+            return (self.incoming[at].1.id == id).then_some(at);
+        }
+        let told = (peer, round, chunk.against);
+        let told = self.told.iter().position(|one| *one == told)?;
+        self.told.remove(told);
+        if self.incoming.len() >= EXCHANGES_MAX && !chunk.is_only() {
+            return None;
+        }
+        self.incoming.push((peer, Incoming::new(round, id, deadline)));
+        Some(self.incoming.len() - 1)
+    }
+
+    /// Forgets what `peer` was told.
+    pub(super) fn forget(&mut self, peer: NodeId) {
+        self.told.retain(|(told, ..)| *told != peer);
+    }
+
+    /// Whether one more delta of several parts may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.outgoing.len() < EXCHANGES_MAX
+    }
+
+    /// Tells the outgoing ones that a write with the dots `by` took the place of `displaced`.
+    pub(super) fn displaced(&mut self, displaced: &[Dot], by: RangeInclusive<Dot>) {
         for (_, exchange) in &mut self.outgoing {
-            displaced.iter().for_each(|(dot, slot)| exchange.displaced(*dot, *slot));
+            exchange.displaced(displaced, &by);
         }
     }
 
@@ -135,6 +214,7 @@ impl Outgoing {
     /// that is nothing.
     pub(super) fn new(
         round: RoundId,
+        id: ExchangeId,
         ours: &VersionVector,
         theirs: &VersionVector,
         deadline: Time,
@@ -149,28 +229,38 @@ impl Outgoing {
         (!ranges.is_empty()).then(|| Self {
             round,
             deadline,
-            captured: ours.clone(),
+            id,
+            against: DigestHash::of(theirs),
+            captured: ours.to_send(),
             ranges,
-            displaced: BTreeSet::new(),
-            pending: BTreeSet::new(),
+            replacing: BTreeSet::new(),
             next_number: 0,
             credit: CREDIT_CHUNKS,
             overrun: false,
         })
     }
 
-    /// Takes note that the cell of `slot` with `dot` is being replaced.
-    pub(super) fn displaced(&mut self, dot: Dot, slot: Slot) {
+    /// Takes note that the cells `displaced` were replaced by a write with the dots `by`.
+    ///
+    /// If the receiver was still to get one of them, it gets that write instead, whole.
+    pub(super) fn displaced(&mut self, displaced: &[Dot], by: &RangeInclusive<Dot>) {
+        let mut owed = false;
+        for dot in displaced {
+            owed |= self.is_ahead(*dot) | self.replacing.remove(dot);
+        }
+        if owed {
+            let origin = by.start().origin;
+            let seqs = by.start().seq..=by.end().seq;
+            self.replacing.extend(seqs.map(|seq| Dot { origin, seq }));
+            self.overrun |= self.replacing.len() > REPLACING_MAX;
+        }
+    }
+
+    /// Whether the walk is still to come to `dot`.
+    fn is_ahead(&self, dot: Dot) -> bool {
         // The ranges are in the order of the dots.
         let at = self.ranges.partition_point(|range| (range.0, range.2) < (dot.origin, dot.seq));
-        let ahead = self
-            .ranges
-            .get(at)
-            .is_some_and(|&(origin, first, _)| origin == dot.origin && first <= dot.seq);
-        if ahead || self.pending.contains(&dot) {
-            self.displaced.insert(slot);
-            self.overrun |= self.displaced.len() > DISPLACED_MAX;
-        }
+        self.ranges.get(at).is_some_and(|range| range.0 == dot.origin && range.1 <= dot.seq)
     }
 
     /// Lets one more chunk go.
@@ -189,46 +279,81 @@ impl Outgoing {
     /// The one with `captured` is the last, after which the exchange is over.
     pub(super) fn next_chunk(&mut self, store: &Store, bytes_max: usize) -> Option<Chunk> {
         self.credit = self.credit.checked_sub(1)?;
-        let mut writes = Vec::new();
+        let mut writes: Vec<Write> = Vec::new();
         let mut bytes = 0;
-        while bytes < bytes_max {
-            let Some(write) = self.next_write(store) else { break };
-            bytes += write.bytes();
-            writes.push(write);
+        while let Some(dot) = self.next_dot(store) {
+            let full = bytes >= bytes_max;
+            if full && writes.last().map(|write| write.stamp) != store.stamp(dot) {
+                break;
+            }
+            let Some((stamp, cell)) = store.cell(dot) else { break };
+            self.pass(dot);
+            bytes += cell.bytes();
+            match writes.last_mut() {
+                Some(write) if write.stamp == stamp && write.next_seq() == Some(dot.seq) => {
+                    write.cells.push(cell);
+                }
+                _ => {
+                    writes.push(Write { stamp, seq: dot.seq, cells: vec![cell] });
+                    bytes += WRITE_OVERHEAD_BYTES;
+                }
+            }
         }
         let number = self.next_number;
         self.next_number += 1;
-        let is_last =
-            self.ranges.is_empty() && self.pending.is_empty() && self.displaced.is_empty();
+        let is_last = self.next_dot(store).is_none();
         let captured = is_last.then(|| std::mem::take(&mut self.captured));
-        Some(Chunk { number, writes, captured })
+        Some(Chunk { exchange: self.id, against: self.against, number, writes, captured })
     }
 
-    fn next_write(&mut self, store: &Store) -> Option<Write> {
-        while let Some((origin, first, last)) = self.ranges.pop_front() {
-            let Some(seq) = store.next_seq(origin, first, last) else { continue };
-            if seq < last {
-                self.ranges.push_front((origin, seq + 1, last));
-            }
-            return store.write(Dot { origin, seq });
-        }
-        loop {
-            while let Some(dot) = self.pending.pop_first() {
-                // Replaced since it was listed: its key is on the list of displaced ones again.
-                if let Some(write) = store.write(dot) {
-                    return Some(write);
+    /// The next cell to send; passes over what is not kept any more.
+    fn next_dot(&mut self, store: &Store) -> Option<Dot> {
+        while let Some(&(origin, first, last)) = self.ranges.front() {
+            let next = store.next_seq(origin, first);
+            match next {
+                Some(seq) if seq <= last => return Some(Dot { origin, seq }),
+                // Nothing is kept of these ranges any more.
+                _ => {
+                    while let Some(range) = self.ranges.front()
+                        && range.0 == origin
+                        && next.is_none_or(|seq| range.2 < seq)
+                    {
+                        self.ranges.pop_front();
+                    }
                 }
             }
-            let slot = self.displaced.pop_first()?;
-            self.pending.extend(store.dots(slot));
         }
+        while let Some(dot) = self.replacing.first().copied() {
+            if store.holds(dot) {
+                return Some(dot);
+            }
+            self.replacing.remove(&dot);
+        }
+        None
+    }
+
+    /// Goes on behind `dot`, which is being sent.
+    fn pass(&mut self, dot: Dot) {
+        match self.ranges.front_mut() {
+            Some(range) if range.2 > dot.seq => range.1 = dot.seq + 1,
+            Some(_) => drop(self.ranges.pop_front()),
+            None => drop(self.replacing.remove(&dot)),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// Breaks rule 3, to show that it is needed.
+    pub(super) fn forget_replacing(&mut self) {
+        self.replacing.clear();
     }
 }
 
 impl Incoming {
     /// The receiving end of an exchange of which a first chunk has come.
-    pub(super) fn new(round: RoundId, deadline: Time) -> Self {
-        Self { round, deadline, writes: 0, arrived: Intervals::default(), end: None }
+    fn new(round: RoundId, id: ExchangeId, deadline: Time) -> Self {
+        Self { round, deadline, writes: 0, id, arrived: Intervals::default(), end: None }
     }
 
     /// Takes note that the chunk `number` was applied; the sender's vector once all were.
@@ -239,7 +364,9 @@ impl Incoming {
         deadline: Time,
     ) -> Option<VersionVector> {
         self.deadline = deadline;
-        self.arrived.insert(u64::from(number) + 1);
+        if self.arrived.ranges().len() < GAPS_MAX {
+            self.arrived.insert(u64::from(number) + 1);
+        }
         if let Some(captured) = captured {
             self.end = Some((u64::from(number) + 1, captured));
         }

@@ -73,17 +73,29 @@ pub enum Misdeed {
         /// Our counter.
         ours: Lamport,
     },
-    /// A write of ours that we never made.
-    #[error("it sent write {} of ours, of which we made {made}", dot.seq)]
+    /// A cell of ours that we never wrote, or the claim to hold one.
+    #[error("it holds number {} of ours, of which we made {made}", dot.seq)]
     Impostor {
-        /// The name of the write.
+        /// The name of the cell.
         dot: Dot,
-        /// How many writes we have made.
+        /// How many cells we have written.
         made: u64,
     },
     /// A write with a size or number out of bounds.
     #[error("it sent a write that is not well formed")]
     Malformed,
+    /// A version vector that names a cell which nobody can have written yet.
+    #[error("it claims to hold {dot}, a number that no counter has come to")]
+    Overclaim {
+        /// The name of the cell.
+        dot: Dot,
+    },
+    /// A version vector with more origins than a correct one can have.
+    #[error("it claims to hold writes of {origins} origins")]
+    Crowd {
+        /// How many there were together with ours.
+        origins: usize,
+    },
 }
 
 /// One write that lost to another although neither writer knew of the other.

@@ -21,6 +21,13 @@ pub const WIRE_VERSION: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RoundId(pub u64);
 
+/// Names one sending of a delta; drawn at random by the sender.
+///
+/// A round that is opened twice, because its message came twice, is answered twice. The parts of the
+/// two answers must not be taken for one whole.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ExchangeId(pub u32);
+
 /// Which part of a shard's keys a message speaks of; there is only the whole so far.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Scope(pub u16);
@@ -113,8 +120,8 @@ pub enum Message {
         /// In the first part of a round's first delta: what the sender holds, asking for the rest.
         digest: Option<Digest>,
     },
-    /// One chunk was received and applied; another may be sent. Lost: the exchange stalls and is
-    /// given up after a while.
+    /// One chunk was received and applied; another may be sent. After the last it only ends the
+    /// stream. Lost: the exchange stalls and is given up after a while.
     Credit {
         /// The round.
         round: RoundId,

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod event;
 mod gossip;
 pub mod id;
+mod index;
 pub mod message;
 pub mod profile;
 mod push;

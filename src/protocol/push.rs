@@ -87,7 +87,10 @@ impl Shard {
         output: &mut Output,
     ) {
         let sent = writes.len();
-        writes.retain(|write| self.vector.leaves_room_for(write.dot()));
+        writes.retain(|write| {
+            let seqs = (write.seq, write.last_dot().seq);
+            self.vector.leaves_room_for(write.stamp.origin, seqs)
+        });
         self.counters.writes_crowded_out += (sent - writes.len()) as u64;
         // All of them are passed on, known ones too: the span may reach back to their writer. It
         // shrinks with every step, so nothing goes in circles.

@@ -14,11 +14,11 @@
 //! waits for it but the next round.
 
 use super::boundary::{Lane, Output};
-use super::delta::{Chunk, EXCHANGES_MAX, Incoming, Outgoing, PATIENCE};
+use super::delta::{Chunk, Outgoing, PATIENCE};
 use super::digest::{Digest, DigestHash};
 use super::event::Event;
 use super::id::NodeId;
-use super::message::{Message, RoundId, Wish};
+use super::message::{ExchangeId, Message, RoundId, Wish};
 use super::shard::Shard;
 use super::stamp::Dot;
 use super::store::Fingerprint;
@@ -33,8 +33,8 @@ impl Shard {
     /// Opens a round with `peer`.
     pub(super) fn open_round(&mut self, peer: NodeId, output: &mut Output) {
         let round = RoundId(self.rng.u64(..));
-        let ranges: usize = self.vector.iter().map(|(_, held)| held.ranges().len()).sum();
-        let digest = (ranges <= INLINE_RANGES_MAX).then(|| Digest(self.vector.clone()));
+        let short = self.vector.ranges() <= INLINE_RANGES_MAX;
+        let digest = short.then(|| self.tell(peer, round));
         let strategy = self.config.strategy;
         let wish = Wish { take: strategy.takes(), give: strategy.gives() };
         let (hash, fingerprint) = self.summary();
@@ -82,8 +82,15 @@ impl Shard {
         }
     }
 
-    fn send_digest(&self, peer: NodeId, round: RoundId, wish: Wish, output: &mut Output) {
-        let digest = Digest(self.vector.clone());
+    /// What this node holds, for `peer` to answer with a delta.
+    fn tell(&mut self, peer: NodeId, round: RoundId) -> Digest {
+        let vector = self.vector.to_send();
+        self.exchanges.tell(peer, round, DigestHash::of(&vector));
+        Digest(vector)
+    }
+
+    fn send_digest(&mut self, peer: NodeId, round: RoundId, wish: Wish, output: &mut Output) {
+        let digest = self.tell(peer, round);
         let message = Message::Digest { round, digest, wish };
         self.sender().send(peer, Lane::Exchange { round, last: true }, message, output);
     }
@@ -98,42 +105,55 @@ impl Shard {
         wish: Wish,
         output: &mut Output,
     ) {
+        if let Err(why) = self.judge_claim(&theirs) {
+            return self.quarantine(peer, why, output);
+        }
         // "Give" needs our digest, and only where the peer has something that we lack.
         let tells = wish.give && !self.vector.covers(&theirs);
-        let starts = wish.take && self.outgoing_has_room(peer, round);
-        let patience = self.patience(now);
-        let exchange = starts.then(|| Outgoing::new(round, &self.vector, &theirs, patience));
-        match exchange.flatten() {
-            Some(exchange) => {
-                self.exchanges.outgoing.push((peer, exchange));
-                let digest = tells.then(|| Digest(self.vector.clone()));
-                self.send_chunks(peer, round, digest, output);
-            }
-            None if tells => {
-                self.send_digest(peer, round, Wish { take: true, give: false }, output);
-            }
-            None => {}
+        if wish.take && self.send_delta(now, peer, round, &theirs, tells, output) {
+            return;
+        }
+        if tells {
+            self.send_digest(peer, round, Wish { take: true, give: false }, output);
         }
     }
 
-    fn outgoing_has_room(&self, peer: NodeId, round: RoundId) -> bool {
-        let outgoing = &self.exchanges.outgoing;
-        let doubled = outgoing.iter().any(|(to, exchange)| *to == peer && exchange.round == round);
-        outgoing.len() < EXCHANGES_MAX && !doubled
-    }
-
-    fn patience(&self, now: Time) -> Time {
-        now + PATIENCE
+    /// Begins to send a peer, which holds `theirs`, what it lacks; says whether there was anything,
+    /// and room to send it.
+    fn send_delta(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        round: RoundId,
+        theirs: &VersionVector,
+        tells: bool,
+        output: &mut Output,
+    ) -> bool {
+        if self.exchanges.position(peer, round).is_some() {
+            return false;
+        }
+        let id = ExchangeId(self.rng.u32(..));
+        let exchange = Outgoing::new(round, id, &self.vector, theirs, now + PATIENCE);
+        let Some(mut exchange) = exchange else { return false };
+        let Some(chunk) = exchange.next_chunk(&self.store, self.config.delta_bytes_max) else {
+            return false;
+        };
+        let last = chunk.captured.is_some();
+        if !last && !self.exchanges.has_room() {
+            return false;
+        }
+        let digest = tells.then(|| self.tell(peer, round));
+        let message = Message::Delta { round, chunk, digest };
+        self.sender().send(peer, Lane::Exchange { round, last }, message, output);
+        if !last {
+            self.exchanges.outgoing.push((peer, exchange));
+            self.send_chunks(peer, round, output);
+        }
+        true
     }
 
     /// Sends as much of an exchange as there is credit for.
-    fn send_chunks(
-        &mut self,
-        peer: NodeId,
-        round: RoundId,
-        mut digest: Option<Digest>,
-        output: &mut Output,
-    ) {
+    fn send_chunks(&mut self, peer: NodeId, round: RoundId, output: &mut Output) {
         let sender = self.sender();
         let Some(at) = self.exchanges.position(peer, round) else { return };
         loop {
@@ -147,7 +167,7 @@ impl Shard {
             let bytes_max = self.config.delta_bytes_max;
             let Some(chunk) = exchange.next_chunk(&self.store, bytes_max) else { return };
             let last = chunk.captured.is_some();
-            let message = Message::Delta { round, chunk, digest: digest.take() };
+            let message = Message::Delta { round, chunk, digest: None };
             sender.send(peer, Lane::Exchange { round, last }, message, output);
             if last {
                 self.exchanges.outgoing.swap_remove(at);
@@ -163,10 +183,9 @@ impl Shard {
         round: RoundId,
         output: &mut Output,
     ) {
-        let patience = self.patience(now);
         let Some(at) = self.exchanges.position(peer, round) else { return };
-        self.exchanges.outgoing[at].1.add_credit(patience);
-        self.send_chunks(peer, round, None, output);
+        self.exchanges.outgoing[at].1.add_credit(now + PATIENCE);
+        self.send_chunks(peer, round, output);
     }
 
     pub(super) fn receive_delta(
@@ -174,58 +193,42 @@ impl Shard {
         now: Time,
         peer: NodeId,
         round: RoundId,
-        chunk: Chunk,
+        mut chunk: Chunk,
         digest: Option<Digest>,
         output: &mut Output,
     ) {
-        let Chunk { number, writes, captured } = chunk;
+        let writes = std::mem::take(&mut chunk.writes);
         let Some(missing) = self.apply(peer, writes, output) else { return };
         if let Some(Digest(theirs)) = digest {
             let wish = Wish { take: true, give: false };
             self.receive_digest(now, peer, round, Digest(theirs), wish, output);
         }
-        if self.count_chunk(now, peer, round, number, missing, captured, output) {
-            let credit = Message::Credit { round };
-            self.sender().send(peer, Lane::Exchange { round, last: false }, credit, output);
-        }
-    }
-
-    /// Takes note of an applied chunk; says whether more of its exchange is to come.
-    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
-    fn count_chunk(
-        &mut self,
-        now: Time,
-        peer: NodeId,
-        round: RoundId,
-        number: u32,
-        missing: usize,
-        captured: Option<VersionVector>,
-        output: &mut Output,
-    ) -> bool {
-        let patience = self.patience(now);
-        let incoming = &mut self.exchanges.incoming;
-        let at = incoming.iter().position(|(from, delta)| *from == peer && delta.round == round);
-        let at = match at {
-            Some(at) => at,
-            // The oldest makes room: its writes stay, and a later round brings the rest.
-            None => {
-                if incoming.len() == EXCHANGES_MAX {
-                    let (peer, delta) = incoming.remove(0);
-                    self.counters.deltas_given_up += 1;
-                    output.events.push(Event::GivenUp { peer, round: delta.round });
-                }
-                incoming.push((peer, Incoming::new(round, patience)));
-                incoming.len() - 1
+        let followed = self.exchanges.follow(peer, round, &chunk, now + PATIENCE);
+        let Some(at) = followed else { return };
+        let Chunk { number, captured, .. } = chunk;
+        let incoming = &mut self.exchanges.incoming[at].1;
+        incoming.writes += missing;
+        let captured = incoming.applied(number, captured, now + PATIENCE);
+        let last = captured.is_some();
+        if let Some(captured) = captured {
+            let (_, incoming) = self.exchanges.incoming.remove(at);
+            // Now that the greatest stamp has come, no number can be greater than its counter.
+            if let Err(why) = self.judge_claim(&captured).and(self.judge_capture(&captured)) {
+                return self.quarantine(peer, why, output);
             }
-        };
-        let delta = &mut incoming[at].1;
-        delta.writes += missing;
-        let Some(captured) = delta.applied(number, captured, patience) else { return true };
-        let (_, delta) = incoming.remove(at);
-        self.vector.merge(&captured);
-        self.counters.deltas_filled += 1;
-        output.events.push(Event::Filled { peer, round, writes: delta.writes });
-        false
+            self.vector.merge(&captured);
+            self.counters.deltas_filled += 1;
+            output.events.push(Event::Filled { peer, round, writes: incoming.writes });
+        }
+        // After the only part there is no stream to end.
+        if !last || number > 0 {
+            self.sender().send(
+                peer,
+                Lane::Exchange { round, last },
+                Message::Credit { round },
+                output,
+            );
+        }
     }
 
     pub(super) fn receive_ask(

@@ -17,7 +17,7 @@
 //! Sources: Demers et al. 1987 for rounds; van Renesse et al. 2008, "Efficient Reconciliation and
 //! Flow Control for Anti-Entropy Protocols", for budgets; Lamport 1978 for stamps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use super::push::Pushes;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
 use super::time::Time;
-use super::version::VersionVector;
+use super::version::{Intervals, ORIGINS_MAX, VersionVector};
 
 /// How many conflicts are kept to be asked for.
 const CONFLICTS_MAX: usize = 1_024;
@@ -47,7 +47,7 @@ pub struct Shard {
     pub(super) config: Config,
     pub(super) epoch: Epoch,
     lamport: Lamport,
-    /// How many writes this origin has made here.
+    /// How many cells this origin has written here.
     seq: u64,
     pub(super) store: Store,
     pub(super) vector: VersionVector,
@@ -57,7 +57,8 @@ pub struct Shard {
     pub(super) exchanges: Exchanges,
     pub(super) pushes: Pushes,
     pub(super) asked: VecDeque<(RoundId, Token, NodeId)>,
-    quarantined: Vec<NodeId>,
+    /// Peers from which nothing is taken until they are down.
+    quarantined: BTreeSet<NodeId>,
     conflicts: VecDeque<Conflict>,
     pub(super) counters: Counters,
 }
@@ -80,7 +81,7 @@ impl Shard {
             exchanges: Exchanges::default(),
             pushes: Pushes::default(),
             asked: VecDeque::new(),
-            quarantined: Vec::new(),
+            quarantined: BTreeSet::new(),
             conflicts: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -210,15 +211,20 @@ impl Shard {
         if cells.is_empty() {
             return Reply::Nothing;
         }
-        let (Some(lamport), Some(seq)) = (self.lamport.next(), self.seq.checked_add(1)) else {
+        let count = cells.len() as u64;
+        let (Some(lamport), Some(last)) = (self.lamport.after(count), self.seq.checked_add(count))
+        else {
             return Reply::Exhausted;
         };
-        self.lamport = lamport;
-        self.seq = seq;
         let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
-        let write = Write { stamp, seq, cells };
-        let dot = write.dot();
-        self.vector.insert(dot);
+        let write = Write { stamp, seq: self.seq + 1, cells };
+        // Whatever is wrong with it, peers would not take it from us.
+        if !write.is_well_formed() {
+            return Reply::TooLarge;
+        }
+        let dot = write.last_dot();
+        self.lamport = lamport;
+        self.seq = last;
         self.counters.writes_local += 1;
         if self.config.eager {
             self.push(now, &write, output);
@@ -229,18 +235,23 @@ impl Shard {
 
     // Applying.
 
-    /// Merges every cell of a write whose dot has just been marked.
-    fn merge(&mut self, write: Write, output: &mut Output) {
-        let Write { stamp, seq, cells } = write;
-        let dot = Dot { origin: stamp.origin, seq };
-        for cell in cells {
+    /// Marks and merges the cells of a write that are missing; says whether any was.
+    fn merge(&mut self, write: Write, output: &mut Output) -> bool {
+        let dots = write.dot()..=write.last_dot();
+        let Write { stamp, seq: first, cells } = write;
+        let mut missing = false;
+        for (more, cell) in (0..).zip(cells) {
+            let dot = Dot { origin: stamp.origin, seq: first + more };
+            if !self.vector.insert(dot) {
+                continue;
+            }
+            missing = true;
             let key = cell.key.clone();
-            match self.store.merge(stamp, seq, cell) {
+            match self.store.merge(stamp, dot.seq, cell) {
                 Merged::Won { lost } => {
                     for loser in lost {
                         self.conflict(key.clone(), stamp, loser, output);
                     }
-                    self.exchanges.displaced(self.store.displaced());
                     if self.config.trace {
                         output.events.push(Event::Visible { key, stamp, dot });
                     }
@@ -251,6 +262,9 @@ impl Shard {
                 Merged::Lost { concurrent_with: None } | Merged::Known => {}
             }
         }
+        self.exchanges.displaced(self.store.displaced(), dots);
+        self.store.forget_displaced();
+        missing
     }
 
     fn conflict(&mut self, key: Key, winner: Stamp, loser: Stamp, output: &mut Output) {
@@ -266,16 +280,51 @@ impl Shard {
     /// Whether `write`, which a peer sent, may be applied.
     fn judge(&self, write: &Write) -> Result<(), Misdeed> {
         let (theirs, ours) = (write.stamp.lamport, self.lamport);
-        if !write.is_well_formed() {
+        // Nobody is in a later epoch than the messages that we accept.
+        if !write.is_well_formed() || write.stamp.epoch > self.epoch {
             return Err(Misdeed::Malformed);
         }
         if theirs.0.saturating_sub(ours.0) > self.config.lamport_jump_max {
             return Err(Misdeed::Runaway { theirs, ours });
         }
-        if write.stamp.origin == self.config.origin && write.seq > self.seq {
-            return Err(Misdeed::Impostor { dot: write.dot(), made: self.seq });
+        let origins = self.vector.len();
+        if origins >= ORIGINS_MAX && self.vector.origin(write.stamp.origin).is_none() {
+            return Err(Misdeed::Crowd { origins });
         }
-        Ok(())
+        self.judge_origin(write.last_dot())
+    }
+
+    /// Whether `dot`, which a peer has, is not one of ours that we never made.
+    fn judge_origin(&self, dot: Dot) -> Result<(), Misdeed> {
+        match dot.origin == self.config.origin && dot.seq > self.seq {
+            true => Err(Misdeed::Impostor { dot, made: self.seq }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a peer can hold what it claims to, as far as we can know.
+    pub(super) fn judge_claim(&self, theirs: &VersionVector) -> Result<(), Misdeed> {
+        let origin = self.config.origin;
+        let seq = theirs.origin(origin).map_or(0, Intervals::last);
+        self.judge_origin(Dot { origin, seq })
+    }
+
+    /// Whether the vector that ends a delta may be merged: from then on we do not ask for what it
+    /// names.
+    ///
+    /// No dot has a number above the Lamport counter of its stamp, and the cell with the greatest
+    /// stamp is never replaced. So the whole delta has brought our counter to at least every number
+    /// that the vector can name.
+    pub(super) fn judge_capture(&self, theirs: &VersionVector) -> Result<(), Misdeed> {
+        let origins = self.vector.len_with(theirs);
+        if origins > ORIGINS_MAX {
+            return Err(Misdeed::Crowd { origins });
+        }
+        let dots = theirs.iter().map(|(origin, held)| Dot { origin, seq: held.last() });
+        match dots.into_iter().find(|dot| dot.seq > self.lamport.0) {
+            Some(dot) => Err(Misdeed::Overclaim { dot }),
+            None => Ok(()),
+        }
     }
 
     /// Applies a peer's writes; says how many were missing, or `None` if the peer is quarantined.
@@ -292,34 +341,34 @@ impl Shard {
         }
         let mut missing = 0;
         for write in writes {
-            let dot = write.dot();
-            if self.vector.contains(dot) {
-                self.counters.writes_repeated += 1;
-                continue;
-            }
-            self.vector.insert(dot);
             self.lamport = self.lamport.max(write.stamp.lamport);
-            self.counters.writes_remote += 1;
-            missing += 1;
-            self.merge(write, output);
+            if self.merge(write, output) {
+                self.counters.writes_remote += 1;
+                missing += 1;
+            } else {
+                self.counters.writes_repeated += 1;
+            }
         }
         Some(missing)
     }
 
-    fn quarantine(&mut self, peer: NodeId, why: Misdeed, output: &mut Output) {
+    /// Takes nothing more from a peer until it has been down.
+    pub(super) fn quarantine(&mut self, peer: NodeId, why: Misdeed, output: &mut Output) {
         self.counters.quarantined += 1;
-        self.quarantined.push(peer);
-        self.peer_down(peer, output);
+        self.part_from(peer, output);
+        self.quarantined.insert(peer);
         output.events.push(Event::Quarantined { peer, why });
     }
 
     // Peers.
 
     fn peer_up(&mut self, now: Time, peer: NodeId, round_trip: Duration, output: &mut Output) {
-        if peer == self.config.node || !self.peers.up(peer, round_trip) {
+        if peer == self.config.node || self.quarantined.contains(&peer) {
             return;
         }
-        self.quarantined.retain(|quarantined| *quarantined != peer);
+        if !self.peers.up(peer, round_trip) {
+            return;
+        }
         self.pushes.reroute(&self.peers, &self.config);
         // A new peer is met at once. If a round moves writes both ways, one of the two suffices.
         if self.config.strategy != Strategy::PushPull || self.config.node < peer {
@@ -332,12 +381,19 @@ impl Shard {
     }
 
     fn peer_down(&mut self, peer: NodeId, output: &mut Output) {
+        self.quarantined.remove(&peer);
+        self.part_from(peer, output);
+    }
+
+    /// Forgets all that is under way with a peer.
+    fn part_from(&mut self, peer: NodeId, output: &mut Output) {
+        self.give_up(|other, _| other == peer, output);
+        self.exchanges.forget(peer);
+        self.asked.retain(|(_, _, asked)| *asked != peer);
         if !self.peers.down(peer) {
             return;
         }
         self.pushes.reroute(&self.peers, &self.config);
-        self.give_up(|other, _| other == peer, output);
-        self.asked.retain(|(_, _, asked)| *asked != peer);
         if self.peers.is_empty() {
             self.next_round = None;
         }
@@ -398,6 +454,9 @@ impl fmt::Debug for Shard {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {
@@ -596,7 +655,7 @@ mod tests {
         cluster.handle(0, Input::Request(Token(1), Request::SetAll(&pairs)));
         let keys: [&[u8]; 3] = [b"a", b"a", b"nothing"];
         let reply = cluster.handle(0, Input::Request(Token(2), Request::Delete(&keys)));
-        assert!(matches!(reply, Some(Reply::Written { changed: 1, dot: Dot { seq: 2, .. }, .. })));
+        assert!(matches!(reply, Some(Reply::Written { changed: 1, dot: Dot { seq: 3, .. }, .. })));
         cluster.deliver();
         assert!(cluster.is_converged());
         assert_eq!((cluster.value(1, "a"), cluster.value(1, "b").as_deref()), (None, Some("2")));

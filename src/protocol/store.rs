@@ -3,17 +3,17 @@
 //! The shard is the only writer. Anybody may hold a [`Reader`], which answers reads from the same
 //! concurrent map without entering the shard. Nobody iterates that map, whose order is random:
 //! whatever needs an order has an index. Keys get a number when they first appear (their *slot*),
-//! which makes the scan cursor and keeps the dot index to 16 bytes per cell.
+//! which makes the scan cursor and keeps the index of dots (`index`) small.
 //!
 //! What must stay true:
-//! - a cell with a field is kept only while its stamp is above that of its key's whole-key cell;
+//! - a cell with a field is kept only while its stamp is not below its key's whole-key cell's;
 //! - the dot index names exactly the cells that are kept, tombstones included;
 //! - the fingerprint is the sum of the hashes of the live cells, so it depends on which cells are
 //!   live and not on the order in which they came.
 //!
 //! Left out: collecting tombstones, which needs to know what every member has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,8 +21,9 @@ use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use super::cell::{CellWrite, Content, Field, Key, Seen, Write};
+use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
+use super::index::{Index, Slot};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 
 /// A hash of all live cells of a shard that does not depend on the order of their arrival.
@@ -30,10 +31,6 @@ use super::stamp::{Dot, Epoch, Lamport, Stamp};
 /// The sum modulo 2¹²⁸ of one XXH3 hash per cell. It finds damage, not malice.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fingerprint(u128);
-
-/// The number of a key, given when it first appears.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Slot(u32);
 
 /// What became of one cell of a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,14 +77,20 @@ pub struct Store {
     map: Arc<Map>,
     /// The key of each slot.
     keys: Vec<Key>,
-    /// Where the cells of each write are, in the order of the dots.
-    index: BTreeMap<Origin, BTreeSet<(u64, Slot)>>,
+    books: Books,
+}
+
+/// What is known of all cells together; changes with every merge.
+#[derive(Default)]
+struct Books {
+    /// The cells that are kept, by their dots.
+    index: Index,
     fingerprint: Fingerprint,
     keys_live: usize,
     cells: usize,
     bytes: usize,
-    /// The dots that the last merge displaced, kept to spare an allocation per write.
-    displaced: Vec<(Dot, Slot)>,
+    /// Dots whose cells were replaced or covered lately.
+    displaced: Vec<Dot>,
 }
 
 /// Answers reads from a shard's cells without entering the shard; cheap to clone.
@@ -132,12 +135,7 @@ impl Store {
         Self {
             map: Arc::new(Map::with_hasher(foldhash::fast::FixedState::with_seed(hash_seed))),
             keys: Vec::new(),
-            index: BTreeMap::new(),
-            fingerprint: Fingerprint::default(),
-            keys_live: 0,
-            cells: 0,
-            bytes: 0,
-            displaced: Vec::new(),
+            books: Books::default(),
         }
     }
 
@@ -148,43 +146,47 @@ impl Store {
 
     /// The hash of all live cells.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        self.books.fingerprint
     }
 
     /// How many keys show something.
     pub fn keys_live(&self) -> usize {
-        self.keys_live
+        self.books.keys_live
     }
 
     /// How many cells are kept, tombstones included.
     pub fn cells(&self) -> usize {
-        self.cells
+        self.books.cells
     }
 
     /// Bytes of the keys and values of all cells kept.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.books.bytes
     }
 
-    /// What a writer here would have seen of a cell.
+    /// What a writer here would have seen of a cell: it, and what it covers or is covered by.
+    ///
+    /// Exact for a cell. What is seen of a whole key with fields names one dot per origin for all of
+    /// them, and so may pass over an older write to one field that had not been seen.
     pub fn seen(&self, key: &[u8], field: &Field, origin: Origin) -> Seen {
-        let Some(entry) = self.map.get(key) else { return Seen::default() };
-        let Some(cell) = entry.cell(field) else { return Seen::default() };
-        let mut seen = cell.seen.clone();
-        seen.merge(&cell.known);
-        if cell.origin != origin {
-            seen.insert(cell.dot());
+        let mut seen = Seen::default();
+        let Some(entry) = self.map.get(key) else { return seen };
+        let fields = entry.fields.iter().flat_map(|fields| match field.is_whole_key() {
+            true => fields.range::<Field, _>(..),
+            false => fields.range(field..=field),
+        });
+        for cell in entry.whole.iter().chain(fields.map(|(_, cell)| cell)) {
+            cell.tell(&mut seen, origin);
         }
         // Its own earlier writes go without saying.
         seen.forget(Dot { origin, seq: 0 }, &Seen::default());
         seen
     }
 
-    /// Merges one cell of a write that has `stamp` and is the `seq`-th of its origin.
+    /// Merges one cell of a write that has `stamp`; it is the `seq`-th of its origin.
     ///
-    /// What it displaces is to be had from [`Store::displaced`] until the next merge.
+    /// What it displaces is added to [`Store::displaced`].
     pub fn merge(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) -> Merged {
-        self.displaced.clear();
         let CellWrite { key, field, content, seen } = cell;
         let new = Cell {
             lamport: stamp.lamport,
@@ -195,146 +197,63 @@ impl Store {
             seen,
             known: Seen::default(),
         };
-        // Clones of `Arc`s end here, so that the guard does not outlive the function.
-        let map = Arc::clone(&self.map);
+        let Self { map, keys, books } = self;
         let mut guard = match map.get_mut(&*key) {
             Some(guard) => guard,
             None => {
-                let slot = Slot(u32::try_from(self.keys.len()).expect("4 billion keys in a shard"));
-                self.keys.push(key.clone());
+                let slot = Slot(u32::try_from(keys.len()).expect("4 billion keys in a shard"));
+                keys.push(key.clone());
                 let entry = Box::new(Entry { slot, whole: None, fields: None });
                 map.entry(key.clone()).or_insert(entry)
             }
         };
         let entry: &mut Entry = &mut guard;
         let was_live = entry.is_live();
-        let merged = self.merge_into(entry, &key, field, new);
+        let merged = entry.merge(&key, field, new, books);
         let is_live = entry.is_live();
-        self.keys_live = self.keys_live + usize::from(is_live) - usize::from(was_live);
+        books.keys_live = books.keys_live + usize::from(is_live) - usize::from(was_live);
         merged
     }
 
-    /// The dots whose cells the last merge replaced or covered.
-    pub(super) fn displaced(&self) -> &[(Dot, Slot)] {
-        &self.displaced
+    /// The dots whose cells were replaced or covered since they were last forgotten.
+    pub(super) fn displaced(&self) -> &[Dot] {
+        &self.books.displaced
     }
 
-    fn merge_into(&mut self, entry: &mut Entry, key: &Key, field: Field, mut new: Cell) -> Merged {
-        // A cell is up against its own earlier version and, with a field, the whole key's.
-        let whole = entry.whole.as_mut();
-        let own = if field.is_whole_key() {
-            whole
-        } else {
-            if let Some(whole) = whole
-                && whole.stamp() > new.stamp()
-            {
-                let concurrent_with = whole.absorb_loser(&new);
-                return Merged::Lost { concurrent_with };
-            }
-            entry.fields.as_mut().and_then(|fields| fields.get_mut(&field))
-        };
-        if let Some(old) = own {
-            if old.stamp() == new.stamp() {
-                return Merged::Known;
-            }
-            if old.stamp() > new.stamp() {
-                let concurrent_with = old.absorb_loser(&new);
-                return Merged::Lost { concurrent_with };
-            }
-        }
-        let mut lost = Vec::new();
-        if field.is_whole_key() {
-            let fields = entry.fields.iter().flat_map(|fields| fields.iter());
-            let covered = fields.filter(|(_, cell)| cell.stamp() < new.stamp());
-            let covered: Vec<Field> = covered.map(|(field, _)| field.clone()).collect();
-            for field in covered {
-                let cell = entry.fields.as_mut().and_then(|fields| fields.remove(&field));
-                if let Some(cell) = cell {
-                    self.displace(entry.slot, key, &field, cell, &mut new, &mut lost);
-                }
-            }
-            if entry.fields.as_ref().is_some_and(|fields| fields.is_empty()) {
-                entry.fields = None;
-            }
-            if let Some(old) = entry.whole.take() {
-                self.displace(entry.slot, key, &field, old, &mut new, &mut lost);
-            }
-        } else if let Some(old) = entry.fields.as_mut().and_then(|fields| fields.remove(&field)) {
-            self.displace(entry.slot, key, &field, old, &mut new, &mut lost);
-        }
-        self.account(key, &field, &new);
-        self.index.entry(new.origin).or_default().insert((new.seq, entry.slot));
-        if field.is_whole_key() {
-            entry.whole = Some(new);
-        } else {
-            entry.fields.get_or_insert_default().insert(field, new);
-        }
-        Merged::Won { lost }
+    /// Forgets what was displaced so far.
+    pub(super) fn forget_displaced(&mut self) {
+        self.books.displaced.clear();
     }
 
-    /// Takes `old` out of the books; `new` remembers what it replaced.
-    fn displace(
-        &mut self,
-        slot: Slot,
-        key: &Key,
-        field: &Field,
-        old: Cell,
-        new: &mut Cell,
-        lost: &mut Vec<Stamp>,
-    ) {
-        if !new.has_seen(&old) {
-            lost.push(old.stamp());
-        }
-        if let Some(cells) = self.index.get_mut(&old.origin) {
-            cells.remove(&(old.seq, slot));
-            if cells.is_empty() {
-                self.index.remove(&old.origin);
-            }
-        }
-        if let Content::Value(value) = &old.content {
-            self.fingerprint.remove(hash_cell(key, field, &old, value));
-        }
-        self.cells -= 1;
-        self.bytes -= bytes_of(key, field, &old);
-        self.displaced.push((old.dot(), slot));
-        new.absorb(&old);
+    /// The first number at or after `from` of `origin` that a kept cell has.
+    pub(super) fn next_seq(&self, origin: Origin, from: u64) -> Option<u64> {
+        self.books.index.next(origin, from)
     }
 
-    fn account(&mut self, key: &Key, field: &Field, new: &Cell) {
-        if let Content::Value(value) = &new.content {
-            self.fingerprint.add(hash_cell(key, field, new, value));
-        }
-        self.cells += 1;
-        self.bytes += bytes_of(key, field, new);
+    /// Whether the cell that `dot` names is kept.
+    pub(super) fn holds(&self, dot: Dot) -> bool {
+        self.books.index.slot(dot).is_some()
     }
 
-    /// The first dot at or after `from` of `origin` that a kept cell has, up to `last`.
-    pub(super) fn next_seq(&self, origin: Origin, from: u64, last: u64) -> Option<u64> {
-        let cells = self.index.get(&origin)?;
-        cells.range((from, Slot(0))..=(last, Slot(u32::MAX))).next().map(|(seq, _)| *seq)
+    /// The stamp of the cell that `dot` names, if it is kept.
+    pub(super) fn stamp(&self, dot: Dot) -> Option<Stamp> {
+        self.find(dot, |_, _, cell| cell.stamp())
     }
 
-    /// What is left of the write named `dot`: its cells that nothing has replaced.
-    pub(super) fn write(&self, dot: Dot) -> Option<Write> {
-        let slots = self.index.get(&dot.origin)?;
-        let mut stamp = None;
-        let mut cells = Vec::new();
-        for (_, slot) in slots.range((dot.seq, Slot(0))..=(dot.seq, Slot(u32::MAX))) {
-            let key = &self.keys[slot.0 as usize];
-            let entry = self.map.get(&**key).expect("the index names only keys that are kept");
-            for (field, cell) in entry.cells().filter(|(_, cell)| cell.dot() == dot) {
-                stamp = Some(cell.stamp());
-                cells.push(cell.to_write(key.clone(), field.cloned().unwrap_or_default()));
-            }
-        }
-        stamp.map(|stamp| Write { stamp, seq: dot.seq, cells })
+    /// The cell that `dot` names with its stamp, if it is kept.
+    pub(super) fn cell(&self, dot: Dot) -> Option<(Stamp, CellWrite)> {
+        self.find(dot, |key, field, cell| {
+            let field = field.cloned().unwrap_or_default();
+            let (key, content, seen) = (key.clone(), cell.content.clone(), cell.seen.clone());
+            (cell.stamp(), CellWrite { key, field, content, seen })
+        })
     }
 
-    /// The dots of all cells kept of the key in `slot`.
-    pub(super) fn dots(&self, slot: Slot) -> Vec<Dot> {
-        let key = &self.keys[slot.0 as usize];
-        let entry = self.map.get(&**key).expect("a slot's key is kept");
-        entry.cells().map(|(_, cell)| cell.dot()).collect()
+    fn find<T>(&self, dot: Dot, read: impl FnOnce(&Key, Option<&Field>, &Cell) -> T) -> Option<T> {
+        let key = &self.keys[self.books.index.slot(dot)?.0 as usize];
+        let entry = self.map.get(&**key).expect("the index names only keys that are kept");
+        let (field, cell) = entry.cells().find(|(_, cell)| cell.dot() == dot)?;
+        Some(read(key, field, cell))
     }
 
     /// Hands live keys to `found`, from `cursor` on, looking at no more than `count` keys.
@@ -356,16 +275,96 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("keys_live", &self.keys_live)
-            .field("cells", &self.cells)
-            .field("fingerprint", &self.fingerprint)
+            .field("keys_live", &self.books.keys_live)
+            .field("cells", &self.books.cells)
+            .field("fingerprint", &self.books.fingerprint)
             .finish_non_exhaustive()
     }
 }
 
+impl Books {
+    /// Enters a cell that is kept from now on.
+    fn keep(&mut self, slot: Slot, key: &Key, field: &Field, new: &Cell) {
+        if let Content::Value(value) = &new.content {
+            self.fingerprint.add(hash_cell(key, field, new, value));
+        }
+        self.index.insert(new.dot(), slot);
+        self.cells += 1;
+        self.bytes += bytes_of(key, field, new);
+    }
+
+    /// Strikes out a cell that is kept no longer.
+    fn displace(&mut self, key: &Key, field: &Field, old: &Cell) {
+        if let Content::Value(value) = &old.content {
+            self.fingerprint.remove(hash_cell(key, field, old, value));
+        }
+        self.index.remove(old.dot());
+        self.cells -= 1;
+        self.bytes -= bytes_of(key, field, old);
+        self.displaced.push(old.dot());
+    }
+}
+
 impl Entry {
-    fn cell(&self, field: &Field) -> Option<&Cell> {
-        if field.is_whole_key() { self.whole.as_ref() } else { self.fields.as_ref()?.get(field) }
+    fn merge(&mut self, key: &Key, field: Field, mut new: Cell, books: &mut Books) -> Merged {
+        // A cell is up against its own earlier version and, with a field, the whole key's.
+        let whole = self.whole.as_mut();
+        let own = if field.is_whole_key() {
+            whole
+        } else {
+            if let Some(whole) = whole
+                && whole.stamp() > new.stamp()
+            {
+                let concurrent_with = whole.absorb_loser(&new);
+                return Merged::Lost { concurrent_with };
+            }
+            self.fields.as_mut().and_then(|fields| fields.get_mut(&field))
+        };
+        if let Some(old) = own {
+            if old.stamp() == new.stamp() {
+                return Merged::Known;
+            }
+            if old.stamp() > new.stamp() {
+                let concurrent_with = old.absorb_loser(&new);
+                return Merged::Lost { concurrent_with };
+            }
+        }
+        let stamp = new.stamp();
+        let mut lost = Vec::new();
+        let mut replace = |field: &Field, old: &Cell| {
+            if !new.has_seen(old) {
+                lost.push(old.stamp());
+            }
+            books.displace(key, field, old);
+            new.absorb(old);
+        };
+        if !field.is_whole_key() {
+            let fields = self.fields.get_or_insert_default();
+            if let Some(old) = fields.remove(&field) {
+                replace(&field, &old);
+            }
+            books.keep(self.slot, key, &field, &new);
+            fields.insert(field, new);
+            return Merged::Won { lost };
+        }
+        if let Some(fields) = &mut self.fields {
+            fields.retain(|field, old| {
+                let covered = old.stamp() < stamp;
+                if covered {
+                    replace(field, old);
+                }
+                !covered
+            });
+            if fields.is_empty() {
+                self.fields = None;
+            }
+        }
+        if let Some(old) = &self.whole {
+            replace(&field, old);
+        }
+        books.keep(self.slot, key, &field, &new);
+        self.whole = Some(new);
+        Merged::Won { lost }
     }
 
     fn cells(&self) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
@@ -424,8 +423,13 @@ impl Cell {
         concurrent.then(|| self.stamp())
     }
 
-    fn to_write(&self, key: Key, field: Field) -> CellWrite {
-        CellWrite { key, field, content: self.content.clone(), seen: self.seen.clone() }
+    /// Adds this version, unless `origin` wrote it, and all that is known here to have gone before.
+    fn tell(&self, seen: &mut Seen, origin: Origin) {
+        seen.merge(&self.seen);
+        seen.merge(&self.known);
+        if self.origin != origin {
+            seen.insert(self.dot());
+        }
     }
 }
 
@@ -470,5 +474,21 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "fingerprint {self}")
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Every cell that is kept, by name.
+    pub(super) fn dump(&self) -> BTreeMap<(Key, Field), (Stamp, Dot, Content)> {
+        let mut cells = BTreeMap::new();
+        for key in &self.keys {
+            let entry = self.map.get(&**key).expect("a slot's key is kept");
+            for (field, cell) in entry.cells() {
+                let name = (key.clone(), field.cloned().unwrap_or_default());
+                cells.insert(name, (cell.stamp(), cell.dot(), cell.content.clone()));
+            }
+        }
+        cells
     }
 }

@@ -9,7 +9,9 @@
 //! (see `delta` for how that stays true while writes go on).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::id::Origin;
@@ -21,13 +23,13 @@ use super::stamp::Dot;
 /// with the next round once the gaps before it are filled.
 pub const RANGES_PUSHED_MAX: usize = 16_384;
 
-/// The most ranges per origin that a vector from a peer may have.
+/// The most ranges, of all origins together, that a vector from a peer may have; 64 MiB of memory.
 ///
 /// A node that is being filled holds, until the end of the delta, only the dots that it was sent,
 /// which can be as many ranges as there are cells.
 pub const RANGES_MAX: usize = 4 << 20;
 
-/// The most origins a vector from a peer may name.
+/// The most origins a vector may name; one takes about 100 bytes.
 pub const ORIGINS_MAX: usize = 65_536;
 
 /// A set of sequence numbers, as sorted ranges that neither touch nor overlap.
@@ -91,20 +93,22 @@ impl Intervals {
         true
     }
 
-    /// Whether adding `seq` would need one range more.
-    pub fn splits(&self, seq: u64) -> bool {
-        let after = self.ranges.partition_point(|range| range.0 <= seq);
-        let joins_left = after > 0 && self.ranges[after - 1].1 >= seq.saturating_sub(1);
-        let joins_right =
-            self.ranges.get(after).is_some_and(|range| seq.checked_add(1) == Some(range.0));
-        !joins_left && !joins_right
+    /// Whether adding the numbers from `first` to `last` would need one range more.
+    pub fn splits(&self, first: u64, last: u64) -> bool {
+        let (from, to) = self.touching(first, last);
+        from == to
+    }
+
+    /// The ranges that touch or overlap those from `first` to `last`: from this one to before that.
+    fn touching(&self, first: u64, last: u64) -> (usize, usize) {
+        let from = self.ranges.partition_point(|range| range.1 < first.saturating_sub(1));
+        let to = self.ranges.partition_point(|range| range.0 <= last.saturating_add(1));
+        (from, to)
     }
 
     /// Adds all numbers from `first` to `last`, both included.
     fn insert_range(&mut self, first: u64, last: u64) {
-        // The ranges that touch or overlap the new one are those from `from` to before `to`.
-        let from = self.ranges.partition_point(|range| range.1 < first.saturating_sub(1));
-        let to = self.ranges.partition_point(|range| range.0 <= last.saturating_add(1));
+        let (from, to) = self.touching(first, last);
         let joined = if from < to {
             (first.min(self.ranges[from].0), last.max(self.ranges[to - 1].1))
         } else {
@@ -113,10 +117,28 @@ impl Intervals {
         self.ranges.splice(from..to, [joined]);
     }
 
-    /// Adds everything in `other`.
+    /// Adds everything in `other`, in one pass over both.
     pub fn merge(&mut self, other: &Self) {
-        for &(first, last) in &other.ranges {
-            self.insert_range(first, last);
+        if let [(first, last)] = other.ranges[..] {
+            return self.insert_range(first, last);
+        }
+        let ours = std::mem::take(&mut self.ranges);
+        self.ranges.reserve(ours.len().max(other.ranges.len()));
+        let (mut ours, mut theirs) = (ours.iter().peekable(), other.ranges.iter().peekable());
+        loop {
+            let next = match (ours.peek(), theirs.peek()) {
+                (Some(one), Some(other)) if one.0 <= other.0 => ours.next(),
+                (Some(_), None) => ours.next(),
+                (_, Some(_)) => theirs.next(),
+                (None, None) => return,
+            };
+            let Some(&(first, last)) = next else { return };
+            match self.ranges.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => {
+                    before.1 = before.1.max(last);
+                }
+                _ => self.ranges.push((first, last)),
+            }
         }
     }
 
@@ -184,12 +206,35 @@ impl VersionVector {
         self.origins.entry(dot.origin).or_default().insert(dot.seq)
     }
 
-    /// Whether [`RANGES_PUSHED_MAX`] leaves room for a pushed `dot`.
-    pub fn leaves_room_for(&self, dot: Dot) -> bool {
-        match self.origins.get(&dot.origin) {
-            Some(held) => held.ranges.len() < RANGES_PUSHED_MAX || !held.splits(dot.seq),
+    /// Whether [`RANGES_PUSHED_MAX`] leaves room for a pushed write with these dots of an origin.
+    pub fn leaves_room_for(&self, origin: Origin, (first, last): (u64, u64)) -> bool {
+        match self.origins.get(&origin) {
+            Some(held) => held.ranges.len() < RANGES_PUSHED_MAX || !held.splits(first, last),
             None => self.origins.len() < ORIGINS_MAX,
         }
+    }
+
+    /// How many ranges there are, of all origins together.
+    pub fn ranges(&self) -> usize {
+        self.origins.values().map(|held| held.ranges.len()).sum()
+    }
+
+    /// A copy to be sent, with no more ranges than a peer takes. To claim less is always safe.
+    pub fn to_send(&self) -> Self {
+        let mut copy = self.clone();
+        let mut room = RANGES_MAX;
+        for held in copy.origins.values_mut() {
+            held.ranges.truncate(room);
+            room -= held.ranges.len();
+        }
+        copy.origins.retain(|_, held| !held.is_empty());
+        copy
+    }
+
+    /// How many origins there would be after merging `other`.
+    pub fn len_with(&self, other: &Self) -> usize {
+        let new = other.origins.keys().filter(|origin| !self.origins.contains_key(origin));
+        self.origins.len() + new.count()
     }
 
     /// Adds everything in `other`.
@@ -232,43 +277,60 @@ impl Serialize for Intervals {
 
 impl<'de> Deserialize<'de> for Intervals {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let numbers = Vec::<u64>::deserialize(deserializer)?;
-        if numbers.len() % 2 != 0 || numbers.len() / 2 > RANGES_MAX {
-            return Err(D::Error::custom("not a list of ranges, or too long"));
-        }
-        let mut ranges = Vec::with_capacity(numbers.len() / 2);
+        deserializer.deserialize_seq(RangesVisitor)
+    }
+}
+
+struct RangesVisitor;
+
+impl<'de> Visitor<'de> for RangesVisitor {
+    type Value = Intervals;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("gaps and lengths of ranges, in turn")
+    }
+
+    /// Reads pair by pair, so that a long list takes its own memory once and no more.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Intervals, A::Error> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
         let mut after = 0u64;
-        for pair in numbers.chunks_exact(2) {
+        while let Some(gap) = numbers.next_element::<u64>()? {
+            let length = numbers.next_element::<u64>()?;
+            let length = length.ok_or_else(|| A::Error::custom("a gap without a length"))?;
             // A gap of nothing is only right before the first range: later it would touch.
-            if pair[0] == 0 && after != 0 {
-                return Err(D::Error::custom("ranges that touch"));
+            if gap == 0 && after != 0 {
+                return Err(A::Error::custom("ranges that touch"));
             }
-            let first = after.checked_add(pair[0]).and_then(|seq| seq.checked_add(1));
-            let last = first.and_then(|seq| seq.checked_add(pair[1]));
+            let first = after.checked_add(gap).and_then(|seq| seq.checked_add(1));
+            let last = first.and_then(|seq| seq.checked_add(length));
             let (Some(first), Some(last)) = (first, last) else {
-                return Err(D::Error::custom("a sequence number above 64 bits"));
+                return Err(A::Error::custom("a sequence number above 64 bits"));
             };
+            if ranges.len() == RANGES_MAX {
+                return Err(A::Error::custom("too many ranges"));
+            }
             ranges.push((first, last));
             after = last;
         }
-        Ok(Self { ranges })
+        Ok(Intervals { ranges })
     }
 }
 
 impl<'de> Deserialize<'de> for VersionVector {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
         #[derive(Deserialize)]
         #[serde(rename = "VersionVector")]
         struct Wire {
             origins: BTreeMap<Origin, Intervals>,
         }
-        let origins = Wire::deserialize(deserializer)?.origins;
-        if origins.len() > ORIGINS_MAX || origins.values().any(Intervals::is_empty) {
+        let vector = Self { origins: Wire::deserialize(deserializer)?.origins };
+        if vector.len() > ORIGINS_MAX || vector.origins.values().any(Intervals::is_empty) {
             return Err(D::Error::custom("too many origins, or one without writes"));
         }
-        Ok(Self { origins })
+        if vector.ranges() > RANGES_MAX {
+            return Err(D::Error::custom("too many ranges"));
+        }
+        Ok(vector)
     }
 }
 
@@ -303,7 +365,7 @@ mod tests {
             fastrand::Rng::with_seed(order).shuffle(&mut shuffled);
             let mut set = Intervals::default();
             for number in &shuffled {
-                prop_assert_eq!(set.splits(*number), {
+                prop_assert_eq!(set.splits(*number, *number), {
                     let mut more = set.clone();
                     more.insert(*number);
                     more.ranges.len() > set.ranges.len()
