@@ -4,6 +4,8 @@
 //! fast the machine is. What needs a peer that breaks the rules is tested inside the room, where
 //! such a peer can be built.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop at once")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -332,10 +334,9 @@ fn simultaneous_dials_end_in_one_link() {
 }
 
 #[test]
-fn a_peer_that_leaves_is_missed_at_once_and_found_again() {
+fn a_peer_that_leaves_is_missed_at_once() {
     let (a, b) = pair();
-    let (address, secret_of_b, b_id) = (b.address(), secret(), b.id());
-    drop(secret_of_b);
+    let b_id = b.id();
     b.close();
     let reason = a.wait("its peer go", |events| {
         events.iter().find_map(|event| match event {
@@ -345,7 +346,6 @@ fn a_peer_that_leaves_is_missed_at_once_and_found_again() {
     });
     assert!(reason.contains("shutting down"), "{reason}");
     assert_eq!(a.net.send(b_id, Lane::Push, Bytes::new()), Sent::NotConnected);
-    assert!(address.port() > 0);
 }
 
 #[test]

@@ -22,8 +22,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
@@ -33,6 +34,7 @@ use async_io::Timer;
 use parking_lot::Mutex;
 use quinn::udp::{EcnCodepoint, Transmit};
 
+use super::NetError;
 use super::socket::Socket;
 use crate::protocol::profile::{DropReason, Fate, LinkState, Profile};
 
@@ -40,6 +42,8 @@ use crate::protocol::profile::{DropReason, Fate, LinkState, Profile};
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Addresses with a link state of their own; strangers beyond this share one.
 const LINKS_MAX: usize = 4096;
+/// A profile is a page of text.
+const PROFILE_BYTES_MAX: u64 = 1 << 20;
 /// How early packets are handed over, against timers that wake late.
 const LEAD: Duration = Duration::from_micros(60);
 
@@ -326,6 +330,24 @@ impl fmt::Debug for Emulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Emulation({} around node {})", self.0.profile.name(), self.0.me)
     }
+}
+
+/// Reads a profile: a built-in one by its name, or a file if the name ends in `.toml`.
+///
+/// # Errors
+/// When there is no such name or file, or the file is no profile; the error says what would be.
+pub fn load_profile(name_or_path: &str) -> Result<Profile, NetError> {
+    if !name_or_path.ends_with(".toml") {
+        return Ok(Profile::builtin(name_or_path)?);
+    }
+    let path = PathBuf::from(name_or_path);
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(&path)?.take(PROFILE_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|source| NetError::ProfileFile { path: path.clone(), source })?;
+    Ok(Profile::parse(name_or_path, &text)?)
 }
 
 /// An IPv4 address inside an IPv6 one, as a dual-stack socket shows it, is the IPv4 address.

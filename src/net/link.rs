@@ -16,8 +16,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub(super) struct Link {
     exchange_bytes: AtomicUsize,
     /// Bytes of incomplete frames on all streams together.
     partial_bytes: AtomicUsize,
+    /// What we said when we closed it.
+    closed_because: OnceLock<String>,
     frames_sent: AtomicU64,
     frames_received: AtomicU64,
     pub(super) outage: Mutex<Outage>,
@@ -74,6 +76,14 @@ enum Gate {
     New,
     Open,
     Shut,
+}
+
+/// How reading a stream ended, if nothing was wrong with it.
+enum Read {
+    /// The peer had no more to say.
+    ToTheEnd,
+    /// The link or the peer's interest in the stream ended first.
+    Interrupted,
 }
 
 /// What a new link starts from: the peer has said its hello and was found acceptable.
@@ -179,6 +189,7 @@ impl Link {
             exchanges: Mutex::new(HashMap::new()),
             exchange_bytes: AtomicUsize::new(0),
             partial_bytes: AtomicUsize::new(0),
+            closed_because: OnceLock::new(),
             frames_sent: AtomicU64::new(0),
             frames_received: AtomicU64::new(0),
         })
@@ -216,11 +227,13 @@ impl Link {
         reader.allow(net.limits().push_frame_bytes_max);
         let (link, net_too) = (Arc::clone(self), net.unguarded());
         async_std::task::spawn(async move {
-            let result = link.read(&net_too, &mut stream, &mut reader, None).await;
-            // The push stream lives as long as the link: its end is the link's, unless the link
-            // ends anyway and then says why.
-            if let Err(farewell) = result {
-                link.close(&farewell);
+            // The push stream lives as long as the link: when the peer ends it, the peer leaves, and
+            // waits for us to have read all and to close.
+            match link.read(&net_too, &mut stream, &mut reader, None).await {
+                Ok(Read::ToTheEnd) => link
+                    .close(&Farewell::new(FarewellCode::ShuttingDown, "the peer is shutting down")),
+                Ok(Read::Interrupted) => {}
+                Err(farewell) => link.close(&farewell),
             }
         });
         let link = Arc::clone(self);
@@ -235,11 +248,17 @@ impl Link {
         if farewell.code == FarewellCode::Malformed {
             log::warn!("link to {} at {} broken: {}", self.name, self.address, farewell.reason);
         }
+        // The first reason is the one that counts.
+        self.closed_because.set(farewell.reason.clone()).ok();
         self.connection.close(farewell.code.number(), farewell.reason.as_bytes());
     }
 
     /// Tells the handler that the link is down, if it was ever up.
-    pub(super) fn shut(&self, net: &Net, reason: String) {
+    pub(super) fn shut(&self, net: &Net, ending: &Ending) {
+        let reason = match self.closed_because.get() {
+            Some(reason) if *ending == Ending::Ours => reason.clone(),
+            _ => ending.to_string(),
+        };
         let mut gate = self.gate.lock();
         if std::mem::replace(&mut *gate, Gate::Shut) == Gate::Open {
             log::info!("link down: {} at {}: {reason}", self.name, self.address);
@@ -317,11 +336,8 @@ impl Link {
             }
             chunks.clear();
         }
-        if stream.finish().is_ok() {
-            // Whoever closes the node waits for this, so that its last writes arrive.
-            stream.stopped().await.ok();
-        }
-        self.connection.close(FarewellCode::ShuttingDown.number(), b"shutting down");
+        // The peer reads to this end and then closes the link, so that our last writes arrive.
+        stream.finish().ok();
     }
 
     /// Writes one exchange on a stream of its own.
@@ -403,19 +419,21 @@ impl Link {
         stream: &mut RecvStream,
         reader: &mut FrameReader,
         exchange: Option<u64>,
-    ) -> Result<(), Farewell> {
+    ) -> Result<Read, Farewell> {
         let mut chunks: [Bytes; CHUNKS_PER_READ] = std::array::from_fn(|_| Bytes::new());
         let mut partial = Partial { of: &self.partial_bytes, bytes: 0 };
         let mut read = 0;
         loop {
             if !self.take_frames(net, reader, exchange)? {
-                return Ok(());
+                return Ok(Read::Interrupted);
             }
             partial.set(reader.partial_bytes(), net.limits().receive_bytes_max)?;
             let count = match stream.read_chunks(&mut chunks).await {
                 Ok(Some(count)) => count,
-                // Ended, given up by the peer, or the connection is gone; none of it is a fault.
-                Ok(None) | Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => return Ok(()),
+                Ok(None) => return Ok(Read::ToTheEnd),
+                Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => {
+                    return Ok(Read::Interrupted);
+                }
                 Err(error) => {
                     return Err(Farewell::new(FarewellCode::Malformed, error.to_string()));
                 }
@@ -424,7 +442,7 @@ impl Link {
                 read += chunk.len();
                 reader.feed(std::mem::take(chunk));
                 if !self.take_frames(net, reader, exchange)? {
-                    return Ok(());
+                    return Ok(Read::Interrupted);
                 }
             }
             if read >= READ_BYTES_PER_TURN {

@@ -21,6 +21,7 @@
 //! - `socket`: UDP and timers under quinn; `emulation`: a profile's network in between.
 //! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
 //! - `dial`: addresses that are kept dialled; `outage`: noticing at once that a cut has healed.
+//! - `boundary`: the values that cross to the rooms above; `links`: which peers are linked.
 //! - `frame`: frames on a stream; `link`: one connection with its queues and tasks.
 //!
 //! What must stay true: nothing that a peer or a stranger sends can panic, block or fill a node;
@@ -31,7 +32,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ use futures_lite::future;
 use parking_lot::{Mutex, RwLock};
 
 use crate::protocol::id::NodeId;
-use crate::protocol::profile::{Profile, ProfileError};
 
+mod boundary;
 mod dial;
 mod door;
 mod emulation;
@@ -51,11 +51,15 @@ mod frame;
 mod hello;
 mod identity;
 mod link;
+mod links;
 mod outage;
 mod socket;
 mod tuning;
 
-pub use emulation::{Emulation, EmulationCount};
+pub use boundary::{
+    Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo, Sent,
+};
+pub use emulation::{Emulation, EmulationCount, load_profile};
 pub use hello::RefusedReason;
 pub use identity::{IdentityError, NodeIdentity, Secret, read_private};
 pub use socket::DatagramCount;
@@ -66,228 +70,12 @@ use socket::{AsyncStd, Socket, Traffic, pause};
 
 /// How long [`Net::close`] lets queued pushes drain, and then connections say farewell.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// The shortest time that farewells are given to arrive.
+const FAREWELL_MIN: Duration = Duration::from_millis(20);
 /// How often [`Net::close`] looks whether the port is free.
 const CLOSE_POLL: Duration = Duration::from_millis(1);
 /// Peers that may be in quarantine at once; the one that would be let in first makes room.
 const QUARANTINED_MAX: usize = 1024;
-/// A profile is a page of text.
-const PROFILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What is called with everything that happens. It is called from the tasks that serve the
-/// connections: it must be short and must not block.
-pub type Handler = Arc<dyn Fn(&Net, NetEvent) + Send + Sync>;
-
-/// What a node brings to the network.
-#[derive(Debug)]
-pub struct NetConfig {
-    /// Where to listen; port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// Who this node is.
-    pub identity: NodeIdentity,
-    /// What its cluster shares.
-    pub secret: Secret,
-    /// The cluster's name: two clusters with one secret do not merge by accident. Up to 128 bytes.
-    pub cluster: String,
-    /// The node's name, for people. Up to 128 bytes.
-    pub name: String,
-    /// What peers are told of this node when they meet it, for the rooms above. Up to 4 KiB.
-    pub hello: Vec<u8>,
-    /// A network to emulate around this node.
-    pub emulation: Option<Emulation>,
-    /// Bounds.
-    pub limits: Limits,
-}
-
-/// Bounds on what a peer may cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Peers linked at once.
-    pub peers_max: usize,
-    /// The longest pushed frame, in bytes. A write larger than this goes by an exchange.
-    pub push_frame_bytes_max: usize,
-    /// The longest frame of an exchange: the largest value that may be written, with room to spare.
-    pub exchange_frame_bytes_max: usize,
-    /// What may wait to be pushed to one peer; what does not fit is repaired by the next round.
-    pub push_queue_bytes_max: usize,
-    /// What may wait in all exchanges with one peer together.
-    pub exchange_queue_bytes_max: usize,
-    /// Incomplete frames from one peer together. A peer that exceeds it is sent away.
-    pub receive_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            peers_max: 256,
-            push_frame_bytes_max: 1 << 20,
-            exchange_frame_bytes_max: 72 << 20,
-            push_queue_bytes_max: 4 << 20,
-            exchange_queue_bytes_max: 80 << 20,
-            receive_bytes_max: 96 << 20,
-        }
-    }
-}
-
-/// Which way a frame goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
-    /// One long-lived stream in each direction: in order, and dropped when its queue is full.
-    Push,
-    /// A stream of its own for each exchange and direction: in order within the exchange.
-    Exchange {
-        /// Names the exchange on this link. Whoever opens it chooses; both sides' choices must not
-        /// collide (draw it at random, or keep odd and even apart).
-        id: u64,
-        /// The sender sends no more on this exchange after this frame.
-        last: bool,
-    },
-}
-
-/// What became of a frame that was to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a frame that was not queued is gone"]
-pub enum Sent {
-    /// It waits for its turn on the wire. It still is lost if the link breaks.
-    Queued,
-    /// The queue of that peer is full, too many exchanges are open, or the frame is too long.
-    QueueFull,
-    /// There is no link to that peer.
-    NotConnected,
-}
-
-/// What the handler hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetEvent {
-    /// There is a link to a peer.
-    Up {
-        /// Who it is, by its certificate.
-        peer: NodeId,
-        /// What it calls itself.
-        name: String,
-        /// Where it is.
-        address: SocketAddr,
-        /// The round trip measured during the handshake.
-        round_trip: Duration,
-        /// What its rooms above wanted us to know ([`NetConfig::hello`]).
-        hello: Bytes,
-    },
-    /// The link to a peer is gone; the addresses given to [`Net::dial`] are tried again.
-    Down {
-        /// Who it was.
-        peer: NodeId,
-        /// Why, for people.
-        reason: String,
-    },
-    /// A frame arrived.
-    Frame {
-        /// From whom.
-        peer: NodeId,
-        /// On which way.
-        lane: Lane,
-        /// Its contents. They may share memory with frames that came along: copy what is kept.
-        bytes: Bytes,
-    },
-    /// Somebody was not let in, or did not let us in.
-    Refused {
-        /// Where it is.
-        address: SocketAddr,
-        /// The kind, as counted.
-        reason: RefusedReason,
-        /// Why, for people.
-        why: String,
-    },
-}
-
-/// A linked peer, as of now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// Who it is.
-    pub id: NodeId,
-    /// What it calls itself.
-    pub name: String,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// The smoothed round trip.
-    pub round_trip: Duration,
-    /// When the link came up.
-    pub since: Instant,
-    /// UDP packets and bytes sent on this link.
-    pub sent: DatagramCount,
-    /// UDP packets and bytes received on this link.
-    pub received: DatagramCount,
-    /// UDP packets that were sent and taken for lost.
-    pub lost_datagrams: u64,
-    /// Frames queued for it so far.
-    pub frames_sent: u64,
-    /// Frames that came from it so far.
-    pub frames_received: u64,
-    /// What waits to be pushed, in bytes.
-    pub push_queue_bytes: usize,
-    /// What waits in exchanges, in bytes.
-    pub exchange_queue_bytes: usize,
-}
-
-/// What a node has done on the network so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetStats {
-    /// UDP packets handed to the socket, handshakes and keep-alives included.
-    pub sent: DatagramCount,
-    /// UDP packets received.
-    pub received: DatagramCount,
-    /// Frames queued for peers.
-    pub frames_sent: u64,
-    /// Frames that found their queue full.
-    pub frames_dropped: u64,
-    /// Links that came up.
-    pub links_up: u64,
-    /// Refusals by reason.
-    pub refused: BTreeMap<RefusedReason, u64>,
-    /// What the emulated network did, if there is one.
-    pub emulation: Option<EmulationCount>,
-}
-
-/// Says why a node is not on the network.
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    /// Another program, or another node, listens there.
-    #[error("{address} is in use: another node or program listens there; choose another port")]
-    PortInUse {
-        /// Where we wanted to listen.
-        address: SocketAddr,
-    },
-    /// The socket could not be opened.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where we wanted to listen.
-        address: SocketAddr,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A name or the hello is not acceptable.
-    #[error("the {what} {value:?} cannot be used: {problem}")]
-    Name {
-        /// "cluster name", "node name", "hello".
-        what: &'static str,
-        /// What was given.
-        value: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The keys or certificates could not be set up.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// There is no such profile, or it is wrong.
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    /// The profile's file could not be read.
-    #[error("cannot read the profile {}: {source}", path.display())]
-    ProfileFile {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-}
 
 /// One node on the network. Clones are handles to the same node; when the last handle that was
 /// cloned from the one [`Net::bind`] returned is dropped, the node leaves the network.
@@ -353,7 +141,7 @@ impl Net {
     /// When the address is taken or cannot be listened on, when a name is not acceptable, or when
     /// no keys can be made. Nothing runs then.
     pub async fn bind(config: NetConfig, handler: Handler) -> Result<Self, NetError> {
-        check_config(&config)?;
+        boundary::check_config(&config)?;
         let address = config.listen;
         let listen_error = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => NetError::PortInUse { address },
@@ -493,16 +281,21 @@ impl Net {
         for link in &links {
             link.finish();
         }
+        // Each peer reads to the end of what we pushed and then closes the link.
         let drained = async {
             for link in &links {
                 link.connection.closed().await;
             }
         };
         future::or(drained, pause(CLOSE_MAX)).await;
+        let round_trip = links.iter().map(|link| link.connection.rtt()).max().unwrap_or_default();
+        drop(links);
         let endpoint = self.inner.endpoint.lock().clone();
         self.inner.leave();
         if let Some(endpoint) = endpoint {
-            future::or(endpoint.wait_idle(), pause(CLOSE_MAX)).await;
+            // A farewell that is lost is repeated when the peer sends something in this time.
+            let farewell = (round_trip * 3).clamp(FAREWELL_MIN, CLOSE_MAX);
+            future::or(endpoint.wait_idle(), pause(farewell)).await;
         }
         for link in self.links() {
             self.lost(&link, &Ending::Ours);
@@ -608,76 +401,6 @@ impl Net {
         future::or(pause(length), closing).await;
     }
 
-    fn check_quarantine(&self, peer: NodeId) -> Result<(), Farewell> {
-        let until = self.inner.quarantine.lock().get(&peer).copied();
-        let left = until.map(|until| until.saturating_duration_since(self.now()));
-        match left {
-            Some(left) if !left.is_zero() => Err(Farewell::new(
-                FarewellCode::Quarantined,
-                format!("sent away, not before another {} s", left.as_secs() + 1),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a link that the peer has decided to keep, in place of any other to the same peer.
-    fn admit(&self, link: &Arc<Link>) -> Result<(), Farewell> {
-        let mut links = self.inner.links.write();
-        self.check_room(&links, link.peer)?;
-        let replaced = links.insert(link.peer, Arc::clone(link));
-        drop(links);
-        self.replaced(replaced);
-        Ok(())
-    }
-
-    /// Decides, as the node with the smaller id, whether to keep a link: `false` if there is one to
-    /// that peer which is as good. The peer says whether it is `linked` to us as it sees it.
-    fn admit_unless_linked(&self, link: &Arc<Link>, linked: bool) -> Result<bool, Farewell> {
-        let mut links = self.inner.links.write();
-        if let Some(old) = links.get(&link.peer) {
-            let alive = old.connection.close_reason().is_none() && old.run == link.run;
-            let on_its_way = old.since.elapsed() < door::GREETING_MAX;
-            if alive && (linked || on_its_way) {
-                return Ok(false);
-            }
-        }
-        self.check_room(&links, link.peer)?;
-        let replaced = links.insert(link.peer, Arc::clone(link));
-        drop(links);
-        self.replaced(replaced);
-        Ok(true)
-    }
-
-    fn check_room(&self, links: &HashMap<NodeId, Arc<Link>>, peer: NodeId) -> Result<(), Farewell> {
-        if links.len() >= self.inner.limits.peers_max && !links.contains_key(&peer) {
-            let words = format!("{} peers are linked already", links.len());
-            return Err(Farewell::new(FarewellCode::Busy, words));
-        }
-        Ok(())
-    }
-
-    fn replaced(&self, old: Option<Arc<Link>>) {
-        if let Some(old) = old {
-            let words = "replaced by a newer link";
-            old.close(&Farewell::new(FarewellCode::Replaced, words));
-            old.shut(self, words.to_owned());
-        }
-    }
-
-    /// Takes a link off the books whose connection has ended, and tells it.
-    fn lost(&self, link: &Arc<Link>, ending: &Ending) {
-        let mut links = self.inner.links.write();
-        if links.get(&link.peer).is_some_and(|known| Arc::ptr_eq(known, link)) {
-            links.remove(&link.peer);
-        }
-        drop(links);
-        if let Some(reason) = ending.refused() {
-            *self.inner.refusals.lock().counts.entry(reason).or_default() += 1;
-        }
-        link.shut(self, ending.to_string());
-        self.inner.links_changed.notify(usize::MAX);
-    }
-
     /// Looks at every link now and then, and probes those that have gone silent.
     async fn watch_links(self) {
         while !self.is_closing() {
@@ -711,39 +434,4 @@ impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Net({} at {})", self.inner.name, self.inner.local_address)
     }
-}
-
-/// Reads a profile: a built-in one by its name, or a file if the name ends in `.toml`.
-///
-/// # Errors
-/// When there is no such name or file, or the file is no profile; the error says what would be.
-pub fn load_profile(name_or_path: &str) -> Result<Profile, NetError> {
-    use std::io::Read;
-    if !name_or_path.ends_with(".toml") {
-        return Ok(Profile::builtin(name_or_path)?);
-    }
-    let path = PathBuf::from(name_or_path);
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        std::fs::File::open(&path)?.take(PROFILE_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|source| NetError::ProfileFile { path: path.clone(), source })?;
-    Ok(Profile::parse(name_or_path, &text)?)
-}
-
-fn check_config(config: &NetConfig) -> Result<(), NetError> {
-    for (what, name) in [("cluster name", &config.cluster), ("node name", &config.name)] {
-        let problem = match hello::check_name(name) {
-            Ok(()) if name.is_empty() => "it is empty",
-            Ok(()) => continue,
-            Err(problem) => problem,
-        };
-        return Err(NetError::Name { what, value: name.clone(), problem });
-    }
-    if config.hello.len() > hello::HELLO_EXTRA_BYTES_MAX {
-        let value = format!("{} bytes", config.hello.len());
-        return Err(NetError::Name { what: "hello", value, problem: "at most 4 KiB are allowed" });
-    }
-    Ok(())
 }
