@@ -483,7 +483,7 @@ mod tests {
         let mut requests = Requests::new(BULK_BYTES_MAX);
         let pool = Buffers::new();
         let line = format!("{line}\n");
-        requests.space(&pool)[..line.len()].copy_from_slice(line.as_bytes());
+        requests.space(&pool).unwrap()[..line.len()].copy_from_slice(line.as_bytes());
         requests.filled(line.len());
         let arguments = requests.next(Trust::Authenticated).unwrap().unwrap();
         let refusal = find(arguments).err()?;

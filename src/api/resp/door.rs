@@ -239,12 +239,20 @@ impl Drop for Door {
 
 /// Accepts connections until it is cancelled.
 async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => welcome(&shared, stream, peer),
+            Ok((stream, peer)) => {
+                failing = false;
+                welcome(&shared, stream, peer);
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                log::warn!("cannot accept a Redis client: {error}");
+                // Said once, not ten times a second for as long as it lasts.
+                if !failing {
+                    log::warn!("cannot accept a Redis client: {error}");
+                }
+                failing = true;
                 Timer::after(ACCEPT_PAUSE).await;
             }
         }
@@ -298,11 +306,25 @@ impl Drop for Leaving {
 
 /// Serves one connection until it ends.
 async fn serve(shared: &Shared, card: &Arc<Card>) -> io::Result<()> {
-    let mut session = Session::new(shared, Arc::clone(card));
     let mut requests = Requests::new(shared.settings.bulk_bytes_max);
+    let goes_on = converse(shared, card, &mut requests).await;
+    requests.release(&shared.inputs);
+    if goes_on? { Ok(()) } else { linger(shared, card.stream()).await }
+}
+
+/// Serves one connection until its client leaves (`true`) or must be sent away (`false`).
+async fn converse(shared: &Shared, card: &Arc<Card>, requests: &mut Requests) -> io::Result<bool> {
+    let mut session = Session::new(shared, Arc::clone(card));
     while !card.is_closing() {
         card.stream().readable().await?;
-        match card.stream().get_ref().read(requests.space(&shared.inputs)) {
+        let space = match requests.space(&shared.inputs) {
+            Ok(space) => space,
+            Err(error) => {
+                send(card.stream(), format!("-ERR {error}\r\n").as_bytes()).await?;
+                return Ok(false);
+            }
+        };
+        match card.stream().get_ref().read(space) {
             Ok(0) => break,
             Ok(count) => requests.filled(count),
             Err(error) if is_passing(&error) => {
@@ -312,14 +334,14 @@ async fn serve(shared: &Shared, card: &Arc<Card>) -> io::Result<()> {
             Err(error) => return Err(error),
         }
         let mut replies = Replies::new(shared.outputs.take(), session.protocol());
-        let goes_on = answer(shared, card, &mut session, &mut requests, &mut replies).await;
+        let goes_on = answer(shared, card, &mut session, requests, &mut replies).await;
         shared.outputs.give_back(replies.into_buffer());
         requests.rest(&shared.inputs);
         if !goes_on? {
-            return linger(shared, card.stream()).await;
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Executes all that was read and sends the replies; whether the connection goes on.

@@ -35,7 +35,7 @@ pub mod parse;
 pub mod reply;
 pub mod session;
 pub mod settings;
-#[cfg(test)]
-mod stories;
 mod table;
+#[cfg(test)]
+mod tests;
 mod words;

@@ -62,7 +62,7 @@ const SCRATCH_KEPT_BYTES_MAX: usize = 512;
 
 /// Says why a client's bytes are not a request; texts as Redis words them.
 ///
-/// Always the client's fault, and always the end of the connection.
+/// The client's fault, but for the last, and always the end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// A line without an end after [`LINE_BYTES_MAX`].
@@ -98,6 +98,9 @@ pub enum ProtocolError {
     /// The arguments together are longer than a request may be.
     #[error("Protocol error: request is too big")]
     RequestTooBig,
+    /// The long requests of all clients together take too much memory now. Not this client's fault.
+    #[error("too many long requests at a time, try again later")]
+    Crowded,
 }
 
 /// One byte of a client as text on a line: printable as it is, a line end as a blank (so does
@@ -124,14 +127,14 @@ pub enum Trust {
 }
 
 /// Where one argument lies, relative to the start of its request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     start: u32,
     end: u32,
 }
 
 /// The arguments of one request, the command's name first. Never empty.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arguments<'a> {
     source: &'a [u8],
     spans: &'a [Span],
@@ -196,6 +199,8 @@ pub struct Requests {
     scratch: Vec<u8>,
     bulk_bytes_max: usize,
     request_bytes_max: usize,
+    /// What the pool has granted beyond a buffer of the usual size.
+    grown_bytes: usize,
 }
 
 impl Requests {
@@ -214,13 +219,18 @@ impl Requests {
             scratch: Vec::new(),
             bulk_bytes_max,
             request_bytes_max: REQUEST_BYTES_MAX.max(2 * bulk_bytes_max),
+            grown_bytes: 0,
         }
     }
 
     /// Room for the next read, at least one byte, taken from `pool` if there was none.
     ///
     /// Grows by doubling what has arrived, never towards a claimed length.
-    pub fn space(&mut self, pool: &Buffers) -> &mut [u8] {
+    ///
+    /// # Errors
+    /// [`ProtocolError::Crowded`] when the pool grants no growth: others hold too much. Answer it and
+    /// close the connection.
+    pub fn space(&mut self, pool: &Buffers) -> Result<&mut [u8], ProtocolError> {
         self.drop_consumed();
         if self.buffer.len() < BUFFER_BYTES {
             // Nothing, or a small parked request: go on in a buffer of the usual size.
@@ -234,12 +244,31 @@ impl Requests {
             self.buffer.copy_within(self.start..self.end, 0);
             self.rebase();
             if self.buffer.len() - self.end < SPACE_BYTES_MIN {
-                let length = (self.buffer.len() * 2).min(self.buffer_bytes_max());
-                self.buffer.reserve_exact(length - self.buffer.len());
-                self.buffer.resize(length, 0);
+                self.grow(pool)?;
             }
         }
-        &mut self.buffer[self.end..]
+        Ok(&mut self.buffer[self.end..])
+    }
+
+    /// Doubles the buffer, as far as the longest request may need it.
+    #[cold]
+    fn grow(&mut self, pool: &Buffers) -> Result<(), ProtocolError> {
+        let longest = self.request_bytes_max + REQUEST_BYTES_SLACK;
+        let growth = self.buffer.len().min(longest - self.buffer.len());
+        if !pool.may_grow(growth) {
+            return Err(ProtocolError::Crowded);
+        }
+        self.grown_bytes += growth;
+        self.buffer.reserve_exact(growth);
+        self.buffer.resize(self.buffer.len() + growth, 0);
+        Ok(())
+    }
+
+    /// Gives everything back; nothing can be read after it.
+    pub fn release(&mut self, pool: &Buffers) {
+        pool.shrunk(std::mem::take(&mut self.grown_bytes));
+        pool.give_back(std::mem::take(&mut self.buffer));
+        (self.start, self.at, self.end) = (0, 0, 0);
     }
 
     /// Reports that a read put `count` bytes into [`Requests::space`].
@@ -277,6 +306,7 @@ impl Requests {
             return;
         }
         let parked = self.buffer[self.start..self.end].to_vec();
+        pool.shrunk(std::mem::take(&mut self.grown_bytes));
         pool.give_back(std::mem::replace(&mut self.buffer, parked));
         self.rebase();
         if outstanding == 0 && self.spans.capacity() > SPANS_KEPT_MAX {
@@ -295,11 +325,6 @@ impl Requests {
     /// How many bytes this connection's input holds in memory, vectors included.
     pub fn memory_bytes(&self) -> usize {
         self.buffer.capacity() + self.spans.capacity() * size_of::<Span>() + self.scratch.capacity()
-    }
-
-    /// The longest the buffer ever becomes.
-    fn buffer_bytes_max(&self) -> usize {
-        self.request_bytes_max + REQUEST_BYTES_SLACK
     }
 
     /// Makes positions count from the first byte of the buffer, where the outstanding bytes now lie.
@@ -531,7 +556,7 @@ mod tests {
         let mut cuts = cuts.iter().cycle();
         while !rest.is_empty() {
             let wanted = cuts.next().copied().unwrap_or(usize::MAX).max(1);
-            let space = requests.space(&pool);
+            let space = requests.space(&pool).unwrap();
             let count = wanted.min(rest.len()).min(space.len());
             assert!(count > 0, "there is always room for the next read");
             space[..count].copy_from_slice(&rest[..count]);
@@ -744,7 +769,7 @@ mod tests {
         bytes.extend(b"$1048576\r\n");
         let mut rest = &bytes[..];
         let error = loop {
-            let space = requests.space(&pool);
+            let space = requests.space(&pool).unwrap();
             let count = space.len().min(rest.len());
             space[..count].copy_from_slice(&rest[..count]);
             requests.filled(count);
@@ -755,7 +780,40 @@ mod tests {
             }
         };
         assert_eq!(error, Some(ProtocolError::RequestTooBig));
-        assert!(requests.memory_bytes() <= requests.buffer_bytes_max() + 256);
+        assert!(requests.memory_bytes() <= requests.request_bytes_max + REQUEST_BYTES_SLACK + 256);
+    }
+
+    /// Story: when all clients together hold too much, the next long request is refused, and short
+    /// ones are not.
+    #[test]
+    fn long_requests_share_a_bound() {
+        let pool = Buffers::new();
+        assert!(pool.may_grow(crate::api::resp::buffers::GROWTH_BYTES_MAX - BUFFER_BYTES));
+        let long = |requests: &mut Requests| {
+            let mut bytes = &b"*1\r\n$1000000\r\n"[..];
+            loop {
+                match requests.space(&pool) {
+                    Ok(space) => {
+                        let count = space.len();
+                        space[..bytes.len()].copy_from_slice(bytes);
+                        space[bytes.len()..].fill(b'x');
+                        requests.filled(count);
+                        bytes = b"";
+                    }
+                    Err(error) => return error,
+                }
+                assert_eq!(requests.next(Trust::Authenticated), Ok(None));
+            }
+        };
+        let (mut one, mut two) = (Requests::new(BULK_BYTES_MAX), Requests::new(BULK_BYTES_MAX));
+        assert_eq!(long(&mut one), ProtocolError::Crowded);
+        assert_eq!(long(&mut two), ProtocolError::Crowded);
+        assert_eq!((one.buffer.len(), two.buffer.len()), (2 * BUFFER_BYTES, BUFFER_BYTES));
+        one.release(&pool);
+        two.release(&pool);
+        let mut three = Requests::new(BULK_BYTES_MAX);
+        assert_eq!(long(&mut three), ProtocolError::Crowded);
+        assert_eq!(three.buffer.len(), 2 * BUFFER_BYTES, "the first one's share is free again");
     }
 
     /// Story: a value of 64 MiB arrives in pieces, and afterwards the connection is small again.

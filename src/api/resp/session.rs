@@ -6,6 +6,11 @@
 //! shard, once entered, is left again before anything can be awaited, and a batch is bounded in
 //! commands and in bytes of replies.
 //!
+//! Clients send a transaction in one go, `MULTI` to `EXEC`. `MULTI` is refused; if the rest were then
+//! executed, it would be executed as what it must not be, one by one. So what arrived behind a refused
+//! `MULTI` is refused with it, up to `EXEC` or `DISCARD`, or until everything that arrived is
+//! answered: a client that waits for each reply, as a person does, knows by then.
+//!
 //! The order in which a request is judged is Redis 7's (`server.c`: `processCommand`): does the
 //! command exist, has it the right number of arguments, has the client authenticated, is it served.
 
@@ -36,6 +41,11 @@ const NOAUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already 
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
+
+/// What the rest of a transaction is told whose MULTI was refused; Redis' code for the EXEC.
+const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+const ABANDONED: &str =
+    "NEEDSSTRONG not executed, because it belongs to a transaction that was refused";
 
 /// Why [`Session::run`] stopped.
 #[derive(Debug, PartialEq)]
@@ -88,6 +98,8 @@ pub struct Session {
     protocol: Protocol,
     replying: Replying,
     last_write: Option<Dot>,
+    /// Whether what follows belongs to a transaction that was refused.
+    abandons: bool,
 }
 
 impl Session {
@@ -99,6 +111,7 @@ impl Session {
             protocol: Protocol::default(),
             replying: Replying::On,
             last_write: None,
+            abandons: false,
         }
     }
 
@@ -123,7 +136,11 @@ impl Session {
             }
             let arguments = match requests.next(self.trust()) {
                 Ok(Some(arguments)) => arguments,
-                Ok(None) => break Pause::Drained,
+                Ok(None) => {
+                    // What comes from now on can have been sent in knowledge of the refusal.
+                    self.abandons &= requests.outstanding() > 0;
+                    break Pause::Drained;
+                }
                 Err(error) => {
                     shared.count_protocol_error();
                     log::debug!("client {}: {error}", self.card.id());
@@ -172,6 +189,10 @@ impl Session {
     ) -> Next {
         let start = replies.len();
         let next = match command::find(arguments) {
+            Ok(command) if self.abandons && command.verb != Verb::Reset => {
+                replies.error(ABANDONED);
+                Next::Go
+            }
             Ok(command) if self.authenticated || command.flags.has(Flags::NO_AUTH) => {
                 *last = Some(command.name);
                 self.execute(shared, batch, command, arguments, replies)
@@ -181,8 +202,18 @@ impl Session {
                 log::debug!("client {} speaks HTTP; closing", self.card.id());
                 Next::Close
             }
+            Err(Refusal::NeedsOrder("exec", _)) if self.abandons => {
+                self.abandons = false;
+                replies.error(EXECABORT);
+                Next::Go
+            }
             Err(refusal) if self.authenticated || refusal.precedes_authentication() => {
                 refusal.write(arguments, replies);
+                self.abandons = match refusal {
+                    Refusal::NeedsOrder("multi", _) => true,
+                    Refusal::NeedsOrder("discard", _) => false,
+                    _ => self.abandons,
+                };
                 Next::Go
             }
             Ok(_) | Err(_) => {
@@ -257,6 +288,7 @@ impl Session {
         replies: &mut Replies,
     ) -> Next {
         let rest = arguments.skip(2);
+        self.card.active(command.name, self.protocol, Instant::now());
         match command.verb {
             Verb::Auth => self.auth(shared, arguments, replies),
             Verb::Hello => self.hello(shared, arguments, replies),
@@ -450,6 +482,7 @@ impl Session {
         self.authenticated = shared.settings().password.is_none();
         self.protocol = Protocol::Resp2;
         self.replying = Replying::On;
+        self.abandons = false;
         replies.speak(Protocol::Resp2);
         replies.simple("RESET");
     }

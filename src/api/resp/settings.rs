@@ -111,30 +111,33 @@ impl Settings {
         }
     }
 
-    /// Answers `CONFIG SET setting value [setting value ...]`: with an error, whichever it is.
+    /// Answers `CONFIG SET setting value [setting value ...]`: a setting may be set to what it is,
+    /// which is how tools make sure of it; anything else is an error.
     pub(super) fn reply_immutable(&self, pairs: Arguments<'_>, replies: &mut Replies) {
         if !pairs.len().is_multiple_of(2) {
             return replies.error("ERR wrong number of arguments for 'config|set' command");
         }
-        let known = |given: &[u8]| {
-            self.all().iter().any(|(name, _)| name.as_bytes().eq_ignore_ascii_case(given))
-        };
-        let names = (0..pairs.len()).step_by(2).map(|index| pairs.at(index));
-        let unknown = names.clone().find(|name| !known(name));
-        let shown = |name: &[u8]| String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-        replies.error(match unknown {
-            Some(name) => {
-                format!(
-                    "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
-                    shown(name)
-                )
+        let settings = self.all();
+        for index in (0..pairs.len()).step_by(2) {
+            let (given, value) = (pairs.at(index), pairs.at(index + 1));
+            let shown = String::from_utf8_lossy(&given[..given.len().min(64)]);
+            let mut known = settings.iter();
+            match known.find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(given)) {
+                Some((_, ours)) if ours.as_bytes() == value => {}
+                Some(_) => {
+                    return replies.error(format!(
+                        "ERR CONFIG SET failed (possibly related to argument '{shown}') - can't \
+                         set immutable config; settings are given when the node starts"
+                    ));
+                }
+                None => {
+                    return replies.error(format!(
+                        "ERR Unknown option or number of arguments for CONFIG SET - '{shown}'"
+                    ));
+                }
             }
-            None => format!(
-                "ERR CONFIG SET failed (possibly related to argument '{}') - can't set immutable \
-                 config; settings are given when the node starts",
-                shown(pairs.at(0))
-            ),
-        });
+        }
+        replies.ok();
     }
 }
 

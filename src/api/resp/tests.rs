@@ -202,6 +202,7 @@ fn small_talk() {
             "*4\r\n$10\r\nappendonly\r\n$2\r\nno\r\n$4\r\nsave\r\n$0\r\n\r\n",
         )
         .says("CONFIG GET requirepass", "*0\r\n")
+        .says("CONFIG SET save \"\" appendonly no", "+OK\r\n")
         .says(
             "CONFIG SET foo 1",
             "-ERR Unknown option or number of arguments for CONFIG SET - 'foo'\r\n",
@@ -521,4 +522,30 @@ fn leaving_ends_a_wait() {
     waiting.says("SET k v\r\nWAIT 1 0", "+OK\r\n");
     drop(waiting);
     until("it leaves", || door.clients() == 0);
+}
+
+/// Story: a transaction is refused as a whole, although its clients send it in one go.
+#[test]
+fn transactions_are_refused_whole() {
+    let door = open(Settings::default());
+    let refused = |what: &str| {
+        format!(
+            "-NEEDSSTRONG '{what}' makes several commands one, and another peer's writes could fall \
+             between them. It needs strong mode (nodes started with --consistency strong), which this \
+             version does not have yet\r\n"
+        )
+    };
+    let multi = refused("MULTI");
+    let not = "-NEEDSSTRONG not executed, because it belongs to a transaction that was refused\r\n";
+    let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    Client::to(&door)
+        .says("MULTI\r\nSET k v\r\nEXEC\r\nGET k", &format!("{multi}{not}{abort}$-1\r\n"))
+        .says(
+            "MULTI\r\nSET k v\r\nDISCARD\r\nGET k",
+            &format!("{multi}{not}{}$-1\r\n", refused("DISCARD")),
+        )
+        .says("MULTI\r\nRESET\r\nGET k", &format!("{multi}+RESET\r\n$-1\r\n"))
+        .says("MULTI", &multi)
+        .says("GET k", "$-1\r\n")
+        .says("EXEC", &refused("EXEC"));
 }
