@@ -153,12 +153,12 @@ async fn answer(node: &Node, request: &Request<Incoming>) -> Response<Full<Bytes
 
 /// Whether a `Host` header names an address or this machine, with or without a port.
 fn is_local_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
+    let is_local = |name: &str| {
+        let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
     };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    let without_port = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    is_local(host) || without_port.is_some_and(|(name, _)| is_local(name))
 }
 
 fn within(query: Option<&str>) -> Result<Duration, String> {

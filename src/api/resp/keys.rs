@@ -11,6 +11,7 @@ use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
+use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::protocol::stamp::Dot;
 use crate::server::{Entered, Node};
 
@@ -56,6 +57,13 @@ fn outcome(reply: Reply, replies: &mut Replies) -> Option<Written> {
     match reply {
         Reply::Written { dot, changed, .. } => Some(Written { dot: Some(dot), changed }),
         Reply::Nothing => Some(Written { dot: None, changed: 0 }),
+        Reply::TooLarge => {
+            replies.error(format!(
+                "ERR too large: a key may take {KEY_BYTES_MAX} bytes, a value {VALUE_BYTES_MAX}, and \
+                 one write, which travels to the peers as a whole, {WRITE_BYTES_MAX}"
+            ));
+            None
+        }
         Reply::Exhausted | Reply::Answer { .. } => {
             replies.error("ERR this node has used up its sequence numbers and writes no more");
             None
