@@ -1,0 +1,317 @@
+//! What tests of the real program share: nodes as processes, waiting, a small client, skipping.
+//!
+//! A [`NodeProcess`] is the program itself, in a folder of its own, on ports that the system chose,
+//! so that any number of tests run side by side. It is killed with SIGKILL when it goes out of scope,
+//! whatever happened, and its output is printed when the test has failed. Nothing here waits a fixed
+//! time: [`eventually`] asks until it is told or the deadline has passed, and then says what it
+//! waited for.
+//!
+//! The client is a few lines rather than the library's own decoder: a fault in that decoder must not
+//! hide itself.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+/// How long anything may take on a machine that is busy with other tests. A test that passes takes
+/// milliseconds; only one that fails waits this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to pause between two looks at the same condition.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Says past the test runner, which keeps to itself what a passing test prints, that a test was not
+/// run and why.
+pub(crate) fn skip(test: &str, reason: &str) {
+    writeln!(io::stderr(), "SKIPPED {test}: {reason}").expect("standard error is open");
+}
+
+/// Asks until there is an answer; panics with what was awaited when [`PATIENCE`] is over.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// The program under test.
+pub(crate) fn quorumor() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorumor"));
+    // Settings of whoever runs the tests are not settings of the tests.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("QUORUMOR_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a finished program left behind.
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end; kills it and panics when [`PATIENCE`] is over.
+pub(crate) fn finish(command: &mut Command) -> Finished {
+    let spelled = format!("{command:?}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{spelled}: {error}"));
+    let stdout = read_aside(child.stdout.take().expect("piped"));
+    let stderr = read_aside(child.stderr.take().expect("piped"));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("a child of ours");
+            panic!("{spelled}: did not end within {PATIENCE:?}");
+        }
+        thread::sleep(LOOK_INTERVAL);
+    };
+    let text = |bytes: thread::JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&bytes.join().expect("reading does not panic")).into_owned()
+    };
+    Finished { status, stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Reads a pipe to its end on a thread, so that a full pipe never stops the program.
+fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // A pipe that breaks off ends the text; what came is kept.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Runs a command and answers what it printed; panics with everything it said if it failed.
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let spelled = format!("{command:?}");
+    let Finished { status, stdout, stderr } = finish(command);
+    assert!(status.success(), "{spelled}: {status}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// Whether a program can be started at all.
+pub(crate) fn installed(program: &str) -> bool {
+    let probe = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+    probe.is_ok_and(|status| status.success())
+}
+
+/// A node as a process of its own.
+pub(crate) struct NodeProcess {
+    child: Child,
+    folder: tempfile::TempDir,
+    name: String,
+    /// Where it takes peers.
+    pub(crate) listen: SocketAddr,
+    /// Where it speaks the Redis protocol.
+    pub(crate) resp: SocketAddr,
+    /// Where it speaks HTTP.
+    pub(crate) http: SocketAddr,
+}
+
+impl NodeProcess {
+    /// Starts a node on loopback that knows the given peers, and waits until its doors are open.
+    pub(crate) fn start(name: &str, peers: &[SocketAddr]) -> Self {
+        Self::start_with(name, peers, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(name: &str, peers: &[SocketAddr], more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ready = folder.path().join("ready");
+        let output = fs::File::create(folder.path().join("output")).expect("a file of our own");
+        let mut command = quorumor();
+        command.args(["node", "--name", name, "--listen", "127.0.0.1:0"]);
+        command.args(["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.arg("--ready-file").arg(&ready).current_dir(folder.path());
+        for peer in peers {
+            command.arg("--peer").arg(peer.to_string());
+        }
+        command.args(more).env("RUST_LOG", "info");
+        command.stdout(output.try_clone().expect("an open file")).stderr(output);
+        let child = command.spawn().expect("the program was built");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Self {
+            child,
+            folder,
+            name: name.to_owned(),
+            listen: nowhere,
+            resp: nowhere,
+            http: nowhere,
+        };
+        node.wait_until_ready(&ready);
+        node
+    }
+
+    fn wait_until_ready(&mut self, ready: &Path) {
+        let text = eventually("a node to open its doors", || {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                panic!("{} ended with {status} before it was ready\n{}", self.name, self.output());
+            }
+            fs::read_to_string(ready).ok()
+        });
+        let told: serde_json::Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("the ready file says {text:?}: {error}"));
+        let address = |door: &str| {
+            let spelled = told.get(door).and_then(serde_json::Value::as_str).unwrap_or_default();
+            spelled.parse().unwrap_or_else(|error| panic!("{door} of {text}: {error}"))
+        };
+        (self.listen, self.resp, self.http) = (address("listen"), address("resp"), address("http"));
+    }
+
+    /// What the node has printed so far.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
+    }
+
+    /// The folder that the node was started in.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_path_buf()
+    }
+
+    /// Ends the node as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child of ours");
+    }
+
+    /// Whether the node still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_none()
+    }
+
+    /// A connection to its Redis door.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.resp)
+    }
+
+    /// Sends one request on a connection of its own.
+    pub(crate) fn ask(&self, request: &[&str]) -> Reply {
+        self.client().ask(request)
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- what {} printed:\n{}", self.name, self.output());
+        }
+    }
+}
+
+/// Starts so many nodes, each of which knows the first, and waits until each can write and all read it.
+pub(crate) fn cluster(size: usize) -> Vec<NodeProcess> {
+    let mut nodes: Vec<NodeProcess> = Vec::new();
+    for index in 0..size {
+        let peers: Vec<SocketAddr> = nodes.first().map(|first| first.listen).into_iter().collect();
+        nodes.push(NodeProcess::start(&format!("node-{index}"), &peers));
+    }
+    for writer in &nodes {
+        let key = format!("hello-from-{}", writer.name);
+        assert_eq!(writer.ask(&["SET", &key, "yes"]), Reply::Simple("OK".into()));
+        for reader in &nodes {
+            eventually(&format!("{key} to reach {}", reader.name), || {
+                (reader.ask(&["GET", &key]) == Reply::Bulk("yes".into())).then_some(())
+            });
+        }
+        assert_eq!(writer.ask(&["DEL", &key]), Reply::Integer(1));
+    }
+    for node in &nodes {
+        eventually("the greetings to be gone", || {
+            (node.ask(&["DBSIZE"]) == Reply::Integer(0)).then_some(())
+        });
+    }
+    nodes
+}
+
+/// A reply of the Redis protocol, version 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(String),
+    Nothing,
+    List(Vec<Reply>),
+}
+
+/// A connection that speaks the Redis protocol, version 2.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects; a reply that takes longer than [`PATIENCE`] is a failure.
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("an open door");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends a request and reads its reply.
+    pub(crate) fn ask(&mut self, request: &[&str]) -> Reply {
+        let mut bytes = format!("*{}\r\n", request.len());
+        for word in request {
+            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.send(bytes.as_bytes());
+        self.reply().expect("a reply")
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("an open connection");
+    }
+
+    /// Reads one reply.
+    ///
+    /// # Errors
+    /// When the node closes the connection, or says nothing for [`PATIENCE`].
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        let rest = line.get(1..).unwrap_or_default().to_owned();
+        let number = || rest.parse::<i64>().unwrap_or_else(|_| panic!("a number in {line:?}"));
+        Ok(match line.as_bytes().first() {
+            Some(b'+') => Reply::Simple(rest),
+            Some(b'-') => Reply::Error(rest),
+            Some(b':') => Reply::Integer(number()),
+            Some(b'$' | b'*') if number() < 0 => Reply::Nothing,
+            Some(b'$') => {
+                let length = usize::try_from(number()).expect("judged above");
+                let mut bytes = vec![0; length + 2];
+                self.stream.read_exact(&mut bytes)?;
+                bytes.truncate(length);
+                Reply::Bulk(String::from_utf8(bytes).expect("the tests write text"))
+            }
+            Some(b'*') => {
+                let replies: io::Result<Vec<Reply>> = (0..number()).map(|_| self.reply()).collect();
+                Reply::List(replies?)
+            }
+            _ => panic!("{line:?} begins no reply"),
+        })
+    }
+}
