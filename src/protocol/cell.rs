@@ -355,6 +355,10 @@ impl<'de> Deserialize<'de> for Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::protocol::id::Origin;
     use crate::protocol::stamp::{Epoch, Lamport};
@@ -401,6 +405,60 @@ mod tests {
             mutate(&mut write);
             assert!(!write.is_well_formed(), "{write:?}");
         }
+    }
+
+    fn seen_of(dots: &[(u64, u64)]) -> Seen {
+        let mut seen = Seen::default();
+        dots.iter().for_each(|(origin, seq)| seen.insert(dot(*origin, *seq)));
+        seen
+    }
+
+    fn dots() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        proptest::collection::vec((0..6u64, 1..9u64), 0..12)
+    }
+
+    proptest! {
+        /// Within the bound, it is the greatest number per origin, however it came about.
+        #[test]
+        fn seen_is_a_map_to_the_greatest_number(ours in dots(), theirs in dots(), by in dots()) {
+            let mut model = BTreeMap::new();
+            for (origin, seq) in ours.iter().chain(&theirs) {
+                let greatest = model.entry(*origin).or_insert(0);
+                *greatest = (*greatest).max(*seq);
+            }
+            let mut one = seen_of(&ours);
+            let mut other = seen_of(&theirs);
+            let bytes = rmp_serde::to_vec(&one).unwrap();
+            prop_assert_eq!(&rmp_serde::from_slice::<Seen>(&bytes).unwrap(), &one);
+            let before = one.clone();
+            one.merge(&other);
+            other.merge(&before);
+            other.merge(&one);
+            prop_assert_eq!(&one, &other);
+            prop_assert_eq!(one.is_empty(), model.is_empty());
+            let expected: Vec<_> = model.iter().map(|(origin, seq)| dot(*origin, *seq)).collect();
+            prop_assert_eq!(one.iter().collect::<Vec<_>>(), expected);
+            for (origin, seq) in (0..6).flat_map(|origin| (1..9).map(move |seq| (origin, seq))) {
+                let held = model.get(&origin).is_some_and(|greatest| *greatest >= seq);
+                prop_assert_eq!(one.contains(dot(origin, seq)), held);
+            }
+            let by = seen_of(&by);
+            one.forget(dot(2, 1), &by);
+            let left = model.into_iter().map(|(origin, seq)| dot(origin, seq));
+            let left = left.filter(|dot| dot.origin != Origin(2) && !by.contains(*dot));
+            prop_assert_eq!(one.iter().collect::<Vec<_>>(), left.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn malformed_lists_of_seen_dots_are_refused() {
+        let many: Vec<_> = (0..=SEEN_DOTS_MAX as u64).map(|origin| dot(origin, 1)).collect();
+        for dots in [vec![dot(2, 1), dot(1, 1)], vec![dot(1, 1), dot(1, 2)], many.clone()] {
+            let bytes = rmp_serde::to_vec(&dots).unwrap();
+            assert!(rmp_serde::from_slice::<Seen>(&bytes).is_err());
+        }
+        let bytes = rmp_serde::to_vec(&many[1..]).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Seen>(&bytes).unwrap().iter().count(), SEEN_DOTS_MAX);
     }
 
     #[test]

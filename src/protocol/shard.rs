@@ -461,8 +461,12 @@ mod laws;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::cell::{KEY_BYTES_MAX, Seen, WRITE_BYTES_MAX};
     use crate::protocol::codec;
+    use crate::protocol::delta::Chunk;
+    use crate::protocol::digest::{Digest, DigestHash};
     use crate::protocol::id::Origin;
+    use crate::protocol::message::{ExchangeId, Wish};
 
     /// Nodes 1, 2, … in memory; messages wait until they are delivered or dropped.
     struct Cluster {
@@ -471,6 +475,8 @@ mod tests {
         under_way: VecDeque<(NodeId, NodeId, Vec<u8>)>,
         events: Vec<Event>,
         sent: Vec<&'static str>,
+        /// Of each stream that was opened for an exchange, whether it has been ended.
+        streams: BTreeMap<(NodeId, NodeId, RoundId), bool>,
     }
 
     impl Cluster {
@@ -487,6 +493,7 @@ mod tests {
                 under_way: VecDeque::new(),
                 events: Vec::new(),
                 sent: Vec::new(),
+                streams: BTreeMap::new(),
             };
             for one in 0..cluster.shards.len() {
                 for other in 0..cluster.shards.len() {
@@ -506,6 +513,9 @@ mod tests {
             for send in output.send {
                 let frame = codec::encode(&send.envelope);
                 for to in send.to.iter() {
+                    if let Lane::Exchange { round, last } = send.lane {
+                        self.streams.insert((from, *to, round), last);
+                    }
                     self.sent.push(send.envelope.message.kind());
                     self.under_way.push_back((from, *to, frame.clone()));
                 }
@@ -524,7 +534,8 @@ mod tests {
 
         fn deliver(&mut self) {
             while let Some((from, to, frame)) = self.under_way.pop_front() {
-                let at = self.shards.iter().position(|shard| shard.config.node == to).unwrap();
+                let at = self.shards.iter().position(|shard| shard.config.node == to);
+                let Some(at) = at else { continue };
                 self.handle(at, Input::Message(from, codec::decode(&frame).unwrap()));
             }
         }
@@ -675,5 +686,196 @@ mod tests {
         assert!(cluster.is_converged());
         let pushes = cluster.sent.iter().filter(|kind| **kind == "push").count();
         assert!(pushes < 30 * 29 / 2, "{pushes} messages for 30 writes to 29 others");
+    }
+
+    fn sent(to: u128, message: Message) -> Envelope {
+        let mut output = Output::default();
+        let sender = Sender { shard: crate::protocol::id::ShardId(0), epoch: Epoch(0) };
+        sender.send(NodeId(to), Lane::Push, message, &mut output);
+        output.send.remove(0).envelope
+    }
+
+    fn claiming(dots: &[(u64, u64)]) -> VersionVector {
+        let mut vector = VersionVector::default();
+        for (origin, seq) in dots {
+            vector.insert(Dot { origin: Origin(*origin), seq: *seq });
+        }
+        vector
+    }
+
+    /// Two nodes that know each other and hold a write each; the answer to what 2 says to 1.
+    fn after(message: impl Fn(RoundId) -> Message) -> (Cluster, Vec<Misdeed>) {
+        let mut cluster = Cluster::new(2, |_| ());
+        cluster.set(0, "a", "1");
+        cluster.set(1, "b", "2");
+        cluster.deliver();
+        cluster.events.clear();
+        // So that 1 has asked in the round that 2 answers in.
+        let mut output = Output::default();
+        cluster.shards[0].open_round(NodeId(2), &mut output);
+        let Message::Open { round, .. } = output.send[0].envelope.message else {
+            panic!("opens with something else")
+        };
+        let before = cluster.shards[0].vector.clone();
+        cluster.handle(0, Input::Message(NodeId(2), sent(1, message(round))));
+        assert_eq!(cluster.shards[0].vector, before, "nothing is marked");
+        let misdeeds = cluster.events.iter().filter_map(|event| match event {
+            Event::Quarantined { why, .. } => Some(*why),
+            _ => None,
+        });
+        let misdeeds = misdeeds.collect();
+        (cluster, misdeeds)
+    }
+
+    fn captured(round: RoundId, vector: VersionVector) -> Message {
+        let against = DigestHash::of(&claiming(&[(1, 1), (2, 1)]));
+        let exchange = ExchangeId(7);
+        let captured = Some(vector);
+        let chunk = Chunk { exchange, against, number: 0, writes: vec![], captured };
+        Message::Delta { round, chunk, digest: None }
+    }
+
+    #[test]
+    fn a_vector_with_writes_of_ours_that_we_never_made_is_refused() {
+        let impostor = [Misdeed::Impostor { dot: Dot { origin: Origin(1), seq: 2 }, made: 1 }];
+        let wish = Wish { take: true, give: true };
+        let digest = |round| Message::Digest { round, digest: Digest(claiming(&[(1, 2)])), wish };
+        assert_eq!(after(digest).1, impostor);
+        assert_eq!(after(|round| captured(round, claiming(&[(1, 2), (2, 1)]))).1, impostor);
+    }
+
+    #[test]
+    fn a_vector_with_a_number_above_every_counter_is_refused() {
+        let dot = Dot { origin: Origin(9), seq: u64::MAX };
+        let message = |round| captured(round, claiming(&[(9, u64::MAX)]));
+        assert_eq!(after(message).1, [Misdeed::Overclaim { dot }]);
+    }
+
+    #[test]
+    fn a_vector_is_merged_only_in_answer_to_a_digest() {
+        for against in [claiming(&[]), claiming(&[(1, 1)])] {
+            let (cluster, misdeeds) = after(|round| match captured(round, claiming(&[(3, 1)])) {
+                Message::Delta { chunk, .. } => {
+                    let chunk = Chunk { against: DigestHash::of(&against), ..chunk };
+                    Message::Delta { round, chunk, digest: None }
+                }
+                other => other,
+            });
+            assert!(misdeeds.is_empty() && cluster.shards[0].counters.deltas_filled == 0);
+        }
+        let (cluster, _) = after(|_| captured(RoundId(0), claiming(&[(3, 1)])));
+        assert_eq!(cluster.shards[0].counters.deltas_filled, 0, "nor in another round");
+    }
+
+    #[test]
+    fn a_stamp_of_a_later_epoch_is_refused() {
+        let (_, misdeeds) = after(|_| {
+            let stamp = Stamp { epoch: Epoch(1), lamport: Lamport(2), origin: Origin(2) };
+            let cell = CellWrite {
+                key: "k".into(),
+                field: Field::whole_key(),
+                content: Content::Tombstone,
+                seen: Seen::default(),
+            };
+            let writes = vec![Write { stamp, seq: 2, cells: vec![cell] }];
+            Message::Push { writes, relay: None }
+        });
+        assert_eq!(misdeeds, [Misdeed::Malformed]);
+    }
+
+    #[test]
+    fn a_quarantine_lasts_until_the_peer_is_down() {
+        let impostor = |round| captured(round, claiming(&[(1, 2)]));
+        let (mut cluster, _) = after(impostor);
+        cluster.handle(0, Input::PeerUp(NodeId(2), Duration::from_millis(2)));
+        assert_eq!(cluster.shards[0].peers().count(), 0, "another round trip changes nothing");
+        cluster.set(1, "c", "3");
+        cluster.deliver();
+        assert_eq!(cluster.value(0, "c"), None);
+        cluster.handle(0, Input::PeerDown(NodeId(2)));
+        cluster.handle(0, Input::PeerUp(NodeId(2), Duration::from_millis(2)));
+        cluster.pass(Duration::from_secs(2));
+        assert_eq!(cluster.value(0, "c").as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn what_peers_would_not_take_is_refused_here() {
+        let mut cluster = Cluster::new(2, |_| ());
+        let long = vec![b'x'; KEY_BYTES_MAX + 1];
+        let value = vec![0; WRITE_BYTES_MAX / 2];
+        let pairs: [(&[u8], &[u8]); 2] = [(b"a", &value), (b"b", &value)];
+        let requests = [Request::Set { key: &long, value: b"v" }, Request::SetAll(&pairs)];
+        for request in requests {
+            let reply = cluster.handle(0, Input::Request(Token(0), request));
+            assert_eq!(reply, Some(Reply::TooLarge));
+        }
+        assert!(cluster.shards[0].vector().is_empty() && cluster.sent.is_empty());
+        cluster.set(0, &"k".repeat(KEY_BYTES_MAX), "v");
+        cluster.handle(0, Input::Request(Token(0), Request::SetAll(&pairs[..1])));
+        cluster.deliver();
+        assert!(cluster.is_converged() && cluster.shards[1].store().keys_live() == 2);
+    }
+
+    /// Many peers fill one node in small chunks at the same time, and none stops another.
+    #[test]
+    fn many_may_fill_one_node() {
+        let mut cluster = Cluster::new(15, |config| {
+            config.eager = false;
+            config.delta_bytes_max = 50;
+        });
+        for at in 1..15 {
+            cluster.handle(0, Input::PeerDown(NodeId(at as u128 + 1)));
+            cluster.handle(at, Input::PeerDown(NodeId(1)));
+        }
+        for key in 0..50 {
+            cluster.set(1, &format!("k{key}"), "v");
+        }
+        cluster.pass(Duration::from_secs(60));
+        assert!(cluster.shards[1..].windows(2).all(|pair| pair[0].summary() == pair[1].summary()));
+        assert!(cluster.shards[0].vector().is_empty());
+        for at in 1..15 {
+            cluster.handle(0, Input::PeerUp(NodeId(at as u128 + 1), Duration::from_millis(1)));
+            cluster.handle(at, Input::PeerUp(NodeId(1), Duration::from_millis(1)));
+        }
+        cluster.deliver();
+        assert!(cluster.is_converged(), "without waiting for anything");
+        assert!(cluster.shards[0].counters.deltas_filled > 0);
+    }
+
+    /// While bulky deltas wait for credit that never comes, short ones go out.
+    #[test]
+    fn a_delta_of_one_part_needs_no_room() {
+        let mut cluster = Cluster::new(1, |config| config.delta_bytes_max = 200);
+        for key in 0..50 {
+            cluster.set(0, &format!("k{key}"), "v");
+        }
+        let wish = Wish { take: true, give: false };
+        let mut asks = |peer: u128, held| {
+            let round = RoundId(peer as u64);
+            let message = Message::Digest { round, digest: Digest(held), wish };
+            cluster.under_way.clear();
+            cluster.handle(0, Input::Message(NodeId(peer), sent(1, message)));
+            cluster.under_way.len()
+        };
+        assert!((10..18).all(|peer| asks(peer, claiming(&[])) == 4), "as far as credit goes");
+        assert_eq!(asks(18, claiming(&[])), 0, "no room");
+        let nearly_all: Vec<_> = (1..50).map(|seq| (1, seq)).collect();
+        assert_eq!(asks(19, claiming(&nearly_all)), 1);
+    }
+
+    /// Whoever opens a stream for an exchange ends it.
+    #[test]
+    fn the_streams_of_an_exchange_are_ended() {
+        let mut cluster = Cluster::new(2, |config| {
+            config.eager = false;
+            config.delta_bytes_max = 100;
+        });
+        for key in 0..40 {
+            cluster.set(key % 2, &format!("k{key}"), "v");
+        }
+        cluster.pass(Duration::from_secs(5));
+        assert!(cluster.is_converged());
+        assert!(cluster.sent.iter().filter(|kind| **kind == "delta").count() > 10);
+        assert!(cluster.streams.values().all(|ended| *ended), "{:?}", cluster.streams);
     }
 }

@@ -478,17 +478,318 @@ impl fmt::Debug for Fingerprint {
 }
 
 #[cfg(test)]
-impl Store {
-    /// Every cell that is kept, by name.
-    pub(super) fn dump(&self) -> BTreeMap<(Key, Field), (Stamp, Dot, Content)> {
-        let mut cells = BTreeMap::new();
-        for key in &self.keys {
-            let entry = self.map.get(&**key).expect("a slot's key is kept");
-            for (field, cell) in entry.cells() {
-                let name = (key.clone(), field.cloned().unwrap_or_default());
-                cells.insert(name, (cell.stamp(), cell.dot(), cell.content.clone()));
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Store {
+        /// Every cell that is kept, by name.
+        pub(in crate::protocol) fn dump(&self) -> Cells {
+            let mut cells = Cells::new();
+            for key in &self.keys {
+                let entry = self.map.get(&**key).expect("a slot's key is kept");
+                for (field, cell) in entry.cells() {
+                    let name = (key.clone(), field.cloned().unwrap_or_default());
+                    cells.insert(name, (cell.stamp(), cell.dot(), cell.content.clone()));
+                }
+            }
+            cells
+        }
+    }
+
+    pub(in crate::protocol) type Cells = BTreeMap<(Key, Field), (Stamp, Dot, Content)>;
+
+    /// The naive model of merging: the greatest stamp for each name, less what whole keys cover.
+    pub(in crate::protocol) fn merged(
+        cells: impl IntoIterator<Item = ((Key, Field), (Stamp, Dot, Content))>,
+    ) -> Cells {
+        let mut greatest = Cells::new();
+        for (name, cell) in cells {
+            match greatest.get(&name) {
+                Some(stands) if stands.0 >= cell.0 => {}
+                _ => drop(greatest.insert(name, cell)),
             }
         }
-        cells
+        let whole: BTreeMap<Key, Stamp> = greatest
+            .iter()
+            .filter(|((_, field), _)| field.is_whole_key())
+            .map(|((key, _), cell)| (key.clone(), cell.0))
+            .collect();
+        greatest.retain(|(key, _), cell| whole.get(key).is_none_or(|whole| *whole <= cell.0));
+        greatest
+    }
+
+    /// Cells of writes of three origins, each with a stamp and the dot of its cell.
+    type History = Vec<(Stamp, u64, CellWrite)>;
+
+    fn histories() -> impl Strategy<Value = History> {
+        let content = prop_oneof![
+            1 => Just(Content::Tombstone),
+            3 => proptest::collection::vec(any::<u8>(), 0..3)
+                .prop_map(|bytes| Content::from(&bytes[..])),
+        ];
+        let field = prop_oneof![1 => Just(0u8), 2 => 0..4u8];
+        let names = proptest::collection::btree_map((0..3u8, field), content, 1..4);
+        let write = (0..3u64, 0..3u64, names);
+        proptest::collection::vec(write, 0..40).prop_map(|writes| {
+            let mut last = BTreeMap::<u64, (u64, u64)>::new();
+            let mut history = History::new();
+            for (origin, jump, names) in writes {
+                let (lamport, seq) = last.entry(origin).or_default();
+                *lamport += names.len() as u64 + jump;
+                let lamport = Lamport(*lamport);
+                let stamp = Stamp { epoch: Epoch(0), lamport, origin: Origin(origin) };
+                for ((key, field), content) in names {
+                    let key = Key::from(&[key][..]);
+                    let field = Field::new(&[field][..usize::from(field > 0)]);
+                    let seen = Seen::default();
+                    *seq += 1;
+                    history.push((stamp, *seq, CellWrite { key, field, content, seen }));
+                }
+            }
+            history
+        })
+    }
+
+    fn name((stamp, seq, cell): &(Stamp, u64, CellWrite)) -> ((Key, Field), (Stamp, Dot, Content)) {
+        let dot = Dot { origin: stamp.origin, seq: *seq };
+        ((cell.key.clone(), cell.field.clone()), (*stamp, dot, cell.content.clone()))
+    }
+
+    fn filled(history: &History) -> Store {
+        let mut store = Store::new(1);
+        for (stamp, seq, cell) in history.clone() {
+            store.merge(stamp, seq, cell);
+        }
+        store
+    }
+
+    fn live(cells: &Cells) -> BTreeSet<Key> {
+        let live = cells.iter().filter(|(_, (_, _, content))| content.value().is_some());
+        live.map(|((key, _), _)| key.clone()).collect()
+    }
+
+    proptest! {
+        /// In any order and with any repetition: the same cells, and the books agree with them.
+        #[test]
+        fn merging_depends_on_neither_order_nor_repetition(
+            history in histories(),
+            again in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
+            order in any::<u64>(),
+        ) {
+            let mut other = history.clone();
+            if !history.is_empty() {
+                other.extend(again.iter().map(|at| at.get(&history).clone()));
+            }
+            fastrand::Rng::with_seed(order).shuffle(&mut other);
+            let model = merged(history.iter().map(name));
+            for store in [filled(&history), filled(&other)] {
+                prop_assert_eq!(&store.dump(), &model);
+                prop_assert_eq!(store.cells(), model.len());
+                prop_assert_eq!(store.keys_live(), live(&model).len());
+                let bytes = model.iter().map(|((key, field), (_, _, content))| {
+                    key.len() + field.as_bytes().len() + content.value().map_or(0, <[u8]>::len)
+                });
+                prop_assert_eq!(store.bytes(), bytes.sum::<usize>());
+                prop_assert_eq!(store.fingerprint(), from_scratch(&store));
+            }
+            prop_assert_eq!(filled(&history).fingerprint(), filled(&other).fingerprint());
+        }
+
+        /// The index names exactly the cells that are kept, in order.
+        #[test]
+        fn the_index_names_what_is_kept(history in histories()) {
+            let store = filled(&history);
+            let model = merged(history.iter().map(name));
+            let kept: BTreeMap<Dot, _> =
+                model.iter().map(|(name, (stamp, dot, content))| (*dot, (name, stamp, content))).collect();
+            for (stamp, seq, _) in &history {
+                let dot = Dot { origin: stamp.origin, seq: *seq };
+                prop_assert_eq!(store.holds(dot), kept.contains_key(&dot));
+                prop_assert_eq!(store.stamp(dot), kept.get(&dot).map(|kept| *kept.1));
+                if let Some((stamp, cell)) = store.cell(dot) {
+                    let (name, kept_stamp, content) = kept[&dot];
+                    prop_assert_eq!(&(cell.key, cell.field), name);
+                    prop_assert_eq!((&stamp, &cell.content), (kept_stamp, content));
+                }
+            }
+            let mut listed = BTreeSet::new();
+            for origin in (0..3).map(Origin) {
+                let mut from = 1;
+                while let Some(seq) = store.next_seq(origin, from) {
+                    listed.insert(Dot { origin, seq });
+                    from = seq + 1;
+                }
+            }
+            prop_assert_eq!(listed, kept.keys().copied().collect());
+        }
+
+        /// What is displaced is what was kept before and is not any more.
+        #[test]
+        fn what_is_displaced_is_told(history in histories(), order in any::<u64>()) {
+            let mut history = history;
+            fastrand::Rng::with_seed(order).shuffle(&mut history);
+            let mut store = Store::new(1);
+            for (stamp, seq, cell) in history {
+                let dots = |store: &Store| -> BTreeSet<Dot> {
+                    store.dump().into_values().map(|(_, dot, _)| dot).collect()
+                };
+                let before = dots(&store);
+                store.merge(stamp, seq, cell);
+                let gone = &before - &dots(&store);
+                prop_assert_eq!(store.displaced().iter().copied().collect::<BTreeSet<_>>(), gone);
+                store.forget_displaced();
+            }
+        }
+
+        /// A key that lives through a scan is handed out once, whatever is added meanwhile.
+        #[test]
+        fn a_scan_finds_each_key_once(
+            before in histories(),
+            during in histories(),
+            count in 1..5usize,
+        ) {
+            let mut store = filled(&before);
+            let mut lives = live(&store.dump());
+            let mut during = during.into_iter();
+            let (mut cursor, mut found) = (0, Vec::new());
+            loop {
+                cursor = store.scan(cursor, count, |key| found.push(key.clone()));
+                if cursor == 0 {
+                    break;
+                }
+                // From an origin of its own, above all that was there.
+                if let Some((stamp, seq, cell)) = during.next() {
+                    let lamport = Lamport(stamp.lamport.0 + 1_000);
+                    let origin = Origin(stamp.origin.0 + 10);
+                    store.merge(Stamp { lamport, origin, ..stamp }, seq, cell);
+                    lives = &lives & &live(&store.dump());
+                }
+            }
+            for key in lives {
+                prop_assert_eq!(found.iter().filter(|found| **found == key).count(), 1);
+            }
+            let distinct: BTreeSet<_> = found.iter().collect();
+            prop_assert_eq!(distinct.len(), found.len());
+        }
+
+        /// A version is called lost exactly if the writer of the one that stands had not seen it.
+        ///
+        /// Three nodes write and hear of each other's writes in any order, or never.
+        #[test]
+        fn concurrency_is_told_exactly(
+            steps in proptest::collection::vec((0..3usize, any::<prop::sample::Index>()), 1..80),
+            with_fields in any::<bool>(),
+        ) {
+            let mut nodes: Vec<Writer> = (0..3).map(Writer::new).collect();
+            let mut made = Vec::<(Stamp, u64, CellWrite, BTreeSet<Dot>)>::new();
+            for (at, choice) in steps {
+                let choice = choice.index(2 * made.len() + 3);
+                if let Some((stamp, seq, cell, past)) = made.get(choice).cloned() {
+                    nodes[at].hear(stamp, seq, cell, &past, with_fields)?;
+                } else {
+                    let field = Field::new(&[1, 2][..if with_fields { choice % 3 } else { 0 }]);
+                    made.push(nodes[at].write(field, with_fields)?);
+                }
+            }
+        }
+    }
+
+    fn from_scratch(store: &Store) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        for key in &store.keys {
+            let entry = store.map.get(&**key).unwrap();
+            for (field, cell) in entry.cells() {
+                if let Content::Value(value) = &cell.content {
+                    let field = field.cloned().unwrap_or_default();
+                    fingerprint.add(hash_cell(key, &field, cell, value));
+                }
+            }
+        }
+        fingerprint
+    }
+
+    /// A node that writes one key, and for each write that it has taken in, those seen before it.
+    struct Writer {
+        store: Store,
+        origin: Origin,
+        lamport: u64,
+        seq: u64,
+        taken: BTreeMap<Dot, (Field, BTreeSet<Dot>)>,
+    }
+
+    impl Writer {
+        fn new(at: u64) -> Self {
+            let taken = BTreeMap::new();
+            Self { store: Store::new(1), origin: Origin(at), lamport: 0, seq: 0, taken }
+        }
+
+        fn write(
+            &mut self,
+            field: Field,
+            with_fields: bool,
+        ) -> Result<(Stamp, u64, CellWrite, BTreeSet<Dot>), TestCaseError> {
+            self.seq += 1;
+            let lamport = Lamport(self.lamport + 1);
+            let stamp = Stamp { epoch: Epoch(0), lamport, origin: self.origin };
+            let seen = self.store.seen(b"k", &field, self.origin);
+            let key = Key::from("k");
+            // Of this cell or what covers it; and what those had seen, it has seen as well.
+            let related = self.taken.iter().filter(|(_, (other, _))| {
+                *other == field || other.is_whole_key() || field.is_whole_key()
+            });
+            let past = related.flat_map(|(dot, (_, past))| past.iter().copied().chain([*dot]));
+            let past: BTreeSet<Dot> = past.collect();
+            let cell = CellWrite { key, field, content: Content::from(&b"v"[..]), seen };
+            self.hear(stamp, self.seq, cell.clone(), &past, with_fields)?;
+            Ok((stamp, self.seq, cell, past))
+        }
+
+        fn hear(
+            &mut self,
+            stamp: Stamp,
+            seq: u64,
+            cell: CellWrite,
+            past: &BTreeSet<Dot>,
+            with_fields: bool,
+        ) -> Result<(), TestCaseError> {
+            let dot = Dot { origin: stamp.origin, seq };
+            if self.taken.insert(dot, (cell.field.clone(), past.clone())).is_some() {
+                return Ok(());
+            }
+            self.lamport = self.lamport.max(stamp.lamport.0);
+            let before: BTreeMap<Stamp, Dot> =
+                self.store.dump().into_values().map(|(stamp, dot, _)| (stamp, dot)).collect();
+            let merged = self.store.merge(stamp, seq, cell);
+            let displaced = self.store.displaced().to_vec();
+            self.store.forget_displaced();
+            match merged {
+                Merged::Won { lost } => {
+                    let lost: BTreeSet<Dot> = lost.iter().map(|stamp| before[stamp]).collect();
+                    let unseen = displaced.into_iter().filter(|dot| !past.contains(dot)).collect();
+                    if with_fields {
+                        prop_assert!(lost.is_subset(&unseen), "{lost:?} {unseen:?}");
+                    } else {
+                        prop_assert_eq!(lost, unseen);
+                    }
+                }
+                Merged::Lost { concurrent_with } => {
+                    let cells = self.store.dump();
+                    let winners = cells.values().filter(|(winner, _, _)| *winner > stamp);
+                    let mut unseen =
+                        winners.filter(|(_, winner, _)| !self.taken[winner].1.contains(&dot));
+                    match concurrent_with {
+                        Some(winner) => prop_assert!(unseen.any(|unseen| unseen.0 == winner)),
+                        None if with_fields => {}
+                        None => prop_assert!(unseen.next().is_none()),
+                    }
+                }
+                Merged::Known => prop_assert!(false, "no write is taken in twice"),
+            }
+            Ok(())
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::protocol::config::Strategy;
 use crate::protocol::digest::DigestHash;
 use crate::protocol::id::Origin;
 use crate::protocol::message::ExchangeId;
+use crate::protocol::store::tests::merged;
 
 const NODES: usize = 3;
 
@@ -285,26 +286,6 @@ impl World {
 
 fn expanse(held: &Intervals) -> u64 {
     held.ranges().iter().map(|(first, last)| last - first + 1).sum()
-}
-
-type Cells = BTreeMap<(Key, Field), (Stamp, Dot, Content)>;
-
-/// The naive model of merging: the greatest stamp for each name, then what whole keys cover goes.
-fn merged(cells: impl Iterator<Item = ((Key, Field), (Stamp, Dot, Content))>) -> Cells {
-    let mut greatest = Cells::new();
-    for (name, cell) in cells {
-        match greatest.get(&name) {
-            Some(stands) if stands.0 >= cell.0 => {}
-            _ => drop(greatest.insert(name, cell)),
-        }
-    }
-    let whole: BTreeMap<Key, Stamp> = greatest
-        .iter()
-        .filter(|((_, field), _)| field.is_whole_key())
-        .map(|((key, _), cell)| (key.clone(), cell.0))
-        .collect();
-    greatest.retain(|(key, _), cell| whole.get(key).is_none_or(|whole| *whole <= cell.0));
-    greatest
 }
 
 fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
