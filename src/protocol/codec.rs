@@ -30,6 +30,9 @@ pub enum DecodeError {
     /// The bytes are whole but not what this version understands.
     #[error("a message cannot be decoded: {0}")]
     Malformed(#[from] rmp_serde::decode::Error),
+    /// Something follows the message.
+    #[error("a message is followed by bytes that do not belong to it")]
+    Surplus,
     /// The sender speaks another version.
     #[error("a message has format version {theirs}, this node speaks {WIRE_VERSION}")]
     Version {
@@ -67,7 +70,12 @@ pub fn decode(frame: &[u8]) -> Result<Envelope, DecodeError> {
     }
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(DEPTH_MAX);
-    Ok(Envelope::deserialize(&mut deserializer)?)
+    let envelope = Envelope::deserialize(&mut deserializer)?;
+    // The decoder does not say how far it has come, but reading on must find the end.
+    match u8::deserialize(&mut deserializer) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(envelope),
+        _ => Err(DecodeError::Surplus),
+    }
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
