@@ -29,8 +29,8 @@ use crate::protocol::id::NodeId;
 const HANDSHAKES_MAX: usize = 256;
 /// With this many in their handshake, newcomers have to show that their address is real.
 const HANDSHAKES_BEFORE_RETRY: usize = 128;
-/// From a connection's first packet until its hellos are exchanged; also how long a hello may be on
-/// its way, which the rule for "one link per pair" needs to know.
+/// What the TLS handshake may take, and then the hellos; also how long a hello may be on its way,
+/// which the rule for "one link per pair" needs to know.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
 /// How often the log hears about refusals of one address.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -95,12 +95,7 @@ impl Net {
                 handshakes.fetch_add(1, Ordering::Relaxed);
                 async_std::task::spawn(async move {
                     let address = canonical(incoming.remote_address());
-                    let met = future::or(net.meet(incoming), async {
-                        net.pause(GREETING_MAX).await;
-                        net.refused(address, RefusedReason::Silent, "no handshake in time");
-                        Met::Refused
-                    })
-                    .await;
+                    let met = net.meet(incoming).await;
                     handshakes.fetch_sub(1, Ordering::Relaxed);
                     log::debug!("{address} came to the door: {met:?}");
                 });
@@ -114,9 +109,18 @@ impl Net {
             Ok(connecting) => connecting,
             Err(error) => return self.ended(address, &error),
         };
-        match connecting.await {
-            Ok(connection) => self.greet(connection, false).await,
-            Err(error) => self.ended(address, &error),
+        let connected = future::or(async { Some(connecting.await) }, async {
+            self.pause(GREETING_MAX).await;
+            None
+        })
+        .await;
+        match connected {
+            Some(Ok(connection)) => self.greet(connection, false).await,
+            Some(Err(error)) => self.ended(address, &error),
+            None => {
+                self.refused(address, RefusedReason::Silent, "no handshake in time");
+                Met::Refused
+            }
         }
     }
 
@@ -304,4 +308,307 @@ fn peer_of(connection: &Connection) -> Result<NodeId, Farewell> {
     certificates
         .and_then(|certificates| node_id_of_certificate(certificates.first()?).ok())
         .ok_or_else(|| Farewell::new(FarewellCode::Malformed, "no certificate that can be read"))
+}
+
+/// Peers that break the rules: each is dealt with, and the node and its other peers do not notice.
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Instant;
+
+    use parking_lot::{Condvar, Mutex};
+    use quinn::crypto::rustls::QuicClientConfig;
+
+    use super::*;
+    use crate::net::frame::{Frame, STREAM_EXCHANGE, lay_out};
+    use crate::net::identity::tls_of_a_stranger;
+    use crate::net::socket::{AsyncStd, Socket, Traffic};
+    use crate::net::tuning::quic_configs;
+    use crate::net::{Lane, Limits, NetConfig, NodeIdentity, Secret, Sent};
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    struct Node {
+        net: Net,
+        heard: Arc<(Mutex<Vec<NetEvent>>, Condvar)>,
+    }
+
+    impl Node {
+        fn start(secret: &Secret, seed: u8, limits: Limits) -> Self {
+            let heard = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+            let ear = Arc::clone(&heard);
+            let handler = Arc::new(move |_: &Net, event: NetEvent| {
+                ear.0.lock().push(event);
+                ear.1.notify_all();
+            });
+            let config = NetConfig {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                identity: NodeIdentity::from_seed([seed; 32]).unwrap(),
+                secret: secret.clone(),
+                cluster: "test".into(),
+                name: format!("node-{seed}"),
+                hello: Vec::new(),
+                emulation: None,
+                limits,
+            };
+            let net = async_std::task::block_on(Net::bind(config, handler)).unwrap();
+            Self { net, heard }
+        }
+
+        fn wait<T>(&self, what: &str, wanted: impl Fn(&NetEvent) -> Option<T>) -> T {
+            let deadline = Instant::now() + DEADLINE;
+            let mut events = self.heard.0.lock();
+            loop {
+                if let Some(found) = events.iter().find_map(&wanted) {
+                    return found;
+                }
+                let late = self.heard.1.wait_until(&mut events, deadline).timed_out();
+                assert!(!late, "never {what}; heard {events:#?}");
+            }
+        }
+
+        fn wait_refused(&self) -> (RefusedReason, String) {
+            self.wait("a refusal", |event| match event {
+                NetEvent::Refused { reason, why, .. } => Some((*reason, why.clone())),
+                _ => None,
+            })
+        }
+
+        fn wait_up(&self, name: &str) -> NodeId {
+            self.wait("a peer", |event| match event {
+                NetEvent::Up { peer, name: its, .. } if its == name => Some(*peer),
+                _ => None,
+            })
+        }
+
+        fn wait_down(&self, id: NodeId) -> String {
+            self.wait("a peer go", |event| match event {
+                NetEvent::Down { peer, reason } if *peer == id => Some(reason.clone()),
+                _ => None,
+            })
+        }
+
+        /// Shows that an honest peer can join, talk and stay, whatever a rogue has done.
+        fn serves_the_honest(&self, secret: &Secret, rogue: Option<NodeId>) {
+            let honest = Node::start(secret, 99, Limits::default());
+            honest.net.dial(self.net.local_address());
+            let id = self.wait_up("node-99");
+            honest.wait_up("node-1");
+            let sent = self.net.send(id, Lane::Push, Bytes::from_static(b"hello"));
+            assert_eq!(sent, Sent::Queued);
+            honest.wait("a frame", |event| matches!(event, NetEvent::Frame { .. }).then_some(()));
+            let others = self.net.peers().into_iter().filter(|it| Some(it.id) != rogue).count();
+            assert_eq!(others, 1);
+        }
+    }
+
+    /// A QUIC client that knows the secret and may do with it as it likes.
+    struct Rogue {
+        connection: Connection,
+        _endpoint: quinn::Endpoint,
+    }
+
+    impl Rogue {
+        async fn dial(secret: &Secret, node: &Node) -> Self {
+            let identity = NodeIdentity::from_seed([7; 32]).unwrap();
+            let quic = quic_configs(secret, &identity).unwrap();
+            Self::dial_with(quic.client, quic.endpoint, node).await.unwrap()
+        }
+
+        async fn dial_with(
+            client: quinn::ClientConfig,
+            config: quinn::EndpointConfig,
+            node: &Node,
+        ) -> Result<Self, ConnectionError> {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let socket = Socket::new(socket, None, Arc::new(Traffic::default())).unwrap();
+            let endpoint =
+                quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(AsyncStd))
+                    .unwrap();
+            let name = crate::net::identity::SERVER_NAME;
+            let connecting = endpoint.connect_with(client, node.net.local_address(), name);
+            Ok(Self { connection: connecting.unwrap().await?, _endpoint: endpoint })
+        }
+
+        /// Says a proper hello and goes on on the same stream with whatever comes to mind.
+        async fn greet(&self, then: &[u8]) -> SendStream {
+            let hello = Hello {
+                cluster: "test".into(),
+                name: "rogue".into(),
+                run: 1,
+                linked: false,
+                extra: Vec::new(),
+            };
+            let mut stream = Link::open_push(&self.connection, hello.to_bytes()).await.unwrap();
+            stream.write_all(then).await.unwrap();
+            stream
+        }
+    }
+
+    #[test]
+    fn no_certificate_is_refused() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        async_std::task::block_on(async {
+            let crypto = QuicClientConfig::try_from(tls_of_a_stranger(&secret)).unwrap();
+            let identity = NodeIdentity::from_seed([7; 32]).unwrap();
+            let config = quic_configs(&secret, &identity).unwrap().endpoint;
+            let client = quinn::ClientConfig::new(Arc::new(crypto));
+            // In TLS 1.3 a client is done before the server has looked at its certificate.
+            if let Ok(rogue) = Rogue::dial_with(client, config, &node).await {
+                rogue.connection.closed().await;
+            }
+        });
+        let (reason, why) = node.wait_refused();
+        assert_eq!(reason, RefusedReason::NoCertificate, "{why}");
+        node.serves_the_honest(&secret, None);
+    }
+
+    #[test]
+    fn noise_instead_of_a_hello_is_refused() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let noises: [&[u8]; 4] =
+            [b"GET / HTTP/1.1\r\n\r\n", &[STREAM_PUSH, 0, 0, 0, 4, 1, 2, 3, 4], &[0xff; 64], &[]];
+        for noise in noises {
+            async_std::task::block_on(async {
+                let rogue = Rogue::dial(&secret, &node).await;
+                let mut stream = rogue.connection.open_uni().await.unwrap();
+                stream.write_all(noise).await.unwrap();
+                stream.finish().unwrap();
+                let error = rogue.connection.closed().await;
+                let ConnectionError::ApplicationClosed(close) = error else {
+                    panic!("{error}");
+                };
+                assert_eq!(close.error_code, FarewellCode::Malformed.number());
+            });
+        }
+        assert_eq!(node.wait_refused().0, RefusedReason::Malformed);
+        assert_eq!(node.net.stats().refused[&RefusedReason::Malformed], 4);
+        node.serves_the_honest(&secret, None);
+    }
+
+    #[test]
+    fn saying_nothing_is_given_up() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let rogue = async_std::task::block_on(Rogue::dial(&secret, &node));
+        let (reason, _) = node.wait_refused();
+        assert_eq!(reason, RefusedReason::Silent);
+        assert!(async_std::task::block_on(rogue.connection.closed()).to_string().contains("hello"));
+    }
+
+    #[test]
+    fn a_frame_of_four_gigabytes_ends_the_link() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let rogue = async_std::task::block_on(async {
+            let rogue = Rogue::dial(&secret, &node).await;
+            let stream = rogue.greet(&[0xff; 100]).await;
+            (rogue, stream)
+        });
+        let reason = node.wait_down(node.wait_up("rogue"));
+        assert!(reason.contains("2147483647 bytes was announced"), "{reason}");
+        drop(rogue);
+        node.serves_the_honest(&secret, None);
+    }
+
+    #[test]
+    fn a_stream_of_unknown_kind_ends_the_link() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let rogue = async_std::task::block_on(async {
+            let rogue = Rogue::dial(&secret, &node).await;
+            let push = rogue.greet(&[]).await;
+            let mut stream = rogue.connection.open_uni().await.unwrap();
+            stream.write_all(&[77; 20]).await.unwrap();
+            (rogue, push)
+        });
+        let reason = node.wait_down(node.wait_up("rogue"));
+        assert!(reason.contains("unknown kind 77"), "{reason}");
+        drop(rogue);
+    }
+
+    /// Frames that are begun on many streams and never ended are bounded together.
+    #[test]
+    fn hoarding_half_frames_ends_the_link() {
+        let secret = Secret::generate().unwrap();
+        let limits = Limits { receive_bytes_max: 100_000, ..Limits::default() };
+        let node = Node::start(&secret, 1, limits);
+        let rogue = async_std::task::block_on(async {
+            let rogue = Rogue::dial(&secret, &node).await;
+            let mut streams = vec![rogue.greet(&[]).await];
+            for id in 0..10u8 {
+                let mut stream = rogue.connection.open_uni().await.unwrap();
+                let mut bytes = vec![STREAM_EXCHANGE, 0, 0, 0, 0, 0, 0, 0, id];
+                bytes.extend_from_slice(&1_000_000u32.to_be_bytes());
+                bytes.resize(20_000, 0);
+                // The node may have closed the link before the last of them.
+                stream.write_all(&bytes).await.ok();
+                streams.push(stream);
+            }
+            (rogue, streams)
+        });
+        let reason = node.wait_down(node.wait_up("rogue"));
+        assert!(reason.contains("incomplete frames"), "{reason}");
+        drop(rogue);
+        node.serves_the_honest(&secret, None);
+    }
+
+    /// A peer that never reads fills its own queue; then frames for it are refused, and nobody else
+    /// waits.
+    #[test]
+    fn a_peer_that_never_reads_fills_only_its_own_queue() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let rogue = async_std::task::block_on(async {
+            let rogue = Rogue::dial(&secret, &node).await;
+            let stream = rogue.greet(&[]).await;
+            (rogue, stream)
+        });
+        let id = node.wait_up("rogue");
+        let frame = Bytes::from(vec![0; 100_000]);
+        let mut queued = 0;
+        while node.net.send(id, Lane::Push, frame.clone()) == Sent::Queued {
+            queued += frame.len();
+            assert!(queued < 64 << 20, "the queue never fills");
+        }
+        let peer = node.net.peers().into_iter().find(|peer| peer.id == id).unwrap();
+        assert!(peer.push_queue_bytes <= Limits::default().push_queue_bytes_max);
+        node.serves_the_honest(&secret, Some(id));
+        drop(rogue);
+    }
+
+    #[test]
+    fn random_packets_are_ignored() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..2000 {
+            let mut packet = vec![0; rng.usize(0..1500)];
+            rng.fill(&mut packet);
+            socket.send_to(&packet, node.net.local_address()).unwrap();
+        }
+        node.serves_the_honest(&secret, None);
+    }
+
+    /// The same node in another version is told so in words.
+    #[test]
+    fn another_version_is_refused_in_words() {
+        let secret = Secret::generate().unwrap();
+        let node = Node::start(&secret, 1, Limits::default());
+        async_std::task::block_on(async {
+            let rogue = Rogue::dial(&secret, &node).await;
+            let mut stream = rogue.connection.open_uni().await.unwrap();
+            let hello = Bytes::from_static(b"qrmr\x00\x63anything");
+            let mut chunks = Vec::new();
+            lay_out(&[STREAM_PUSH], &mut vec![Frame { bytes: hello, last: false }], &mut chunks);
+            stream.write_all_chunks(&mut chunks).await.unwrap();
+            rogue.connection.closed().await;
+        });
+        let (reason, why) = node.wait_refused();
+        assert_eq!(reason, RefusedReason::Version);
+        assert_eq!(why, "wire version is 1 here, peer speaks 99");
+    }
 }

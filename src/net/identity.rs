@@ -317,6 +317,20 @@ pub(super) fn tls_configs(
     Ok(TlsConfigs { client, server })
 }
 
+/// What a stranger dials with who knows the cluster's root but has no certificate of it.
+#[cfg(test)]
+pub(super) fn tls_of_a_stranger(secret: &Secret) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(secret.authority().unwrap().der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client
+}
+
 /// The id of the node whose certificate this is.
 ///
 /// # Errors
