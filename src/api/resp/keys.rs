@@ -11,12 +11,20 @@ use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
+use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::protocol::stamp::Dot;
 use crate::server::{Entered, Node};
 
 /// The longest reply to one command; `MGET` over many large values would have no end otherwise. Four
 /// of the longest values.
 pub(super) const REPLY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What the keys and values of one write may take together. A write travels to the peers as a whole,
+/// so it must fit into one frame between them (72 MiB) with room for what is said about each cell.
+pub(super) const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 4 * 1024 * 1024;
+
+/// What is said about each cell of a write, generously: its field, and the writes its writer had seen.
+const CELL_BYTES_EXTRA: usize = 128;
 
 /// Most keys that one `SCAN` looks at, whatever its `COUNT`, and that `KEYS` looks at between two
 /// breaths: under a millisecond with the shard locked.
@@ -69,6 +77,26 @@ struct Written {
     changed: usize,
 }
 
+/// Whether a write is within what can travel to the peers: its longest key, and all of it together.
+/// If not, that has been answered. Peers keep out a node that sends them more.
+#[inline]
+fn fits(longest_key: usize, together: usize, replies: &mut Replies) -> bool {
+    if longest_key > KEY_BYTES_MAX {
+        replies.error(format!("ERR a key is longer than {KEY_BYTES_MAX} bytes"));
+    } else if together > WRITE_BYTES_MAX {
+        replies.error(format!(
+            "ERR one write may take {WRITE_BYTES_MAX} bytes, because it travels to the peers as a \
+             whole; write less at a time"
+        ));
+    }
+    longest_key <= KEY_BYTES_MAX && together <= WRITE_BYTES_MAX
+}
+
+/// What the cells of a write take together, about.
+fn bytes_together(arguments: Arguments<'_>) -> usize {
+    arguments.iter().map(|argument| argument.len() + CELL_BYTES_EXTRA).sum()
+}
+
 /// `GET key`.
 #[inline]
 pub(super) fn get(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
@@ -98,7 +126,11 @@ pub(super) fn set(
     if arguments.len() > 3 && !plain_set(arguments.skip(3), replies) {
         return None;
     }
-    let reply = batch.enter().set(arguments.at(1), arguments.at(2));
+    let (key, value) = (arguments.at(1), arguments.at(2));
+    if !fits(key.len(), key.len() + value.len(), replies) {
+        return None;
+    }
+    let reply = batch.enter().set(key, value);
     let written = outcome(reply, replies)?;
     replies.ok();
     written.dot
@@ -155,6 +187,10 @@ pub(super) fn mset(
         return None;
     }
     let index = (1..arguments.len()).step_by(2);
+    let longest = index.clone().map(|it| arguments.at(it).len()).max().unwrap_or(0);
+    if !fits(longest, bytes_together(arguments.skip(1)), replies) {
+        return None;
+    }
     let pairs: Vec<_> = index.map(|it| (arguments.at(it), arguments.at(it + 1))).collect();
     let written = outcome(batch.enter().set_all(&pairs), replies)?;
     replies.ok();
@@ -167,6 +203,10 @@ pub(super) fn del(
     arguments: Arguments<'_>,
     replies: &mut Replies,
 ) -> Option<Dot> {
+    // A key that is too long is simply not there, but too many are too many.
+    if !fits(0, bytes_together(arguments.skip(1)), replies) {
+        return None;
+    }
     let reply = if arguments.len() == 2 {
         batch.enter().delete(&[arguments.at(1)])
     } else {
