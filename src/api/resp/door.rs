@@ -21,7 +21,7 @@ use futures_lite::future;
 
 use super::buffers::Buffers;
 use super::clients::{Card, Clients};
-use super::parse::Requests;
+use super::parse::{BULK_BYTES_MAX, Requests};
 use super::reply::Replies;
 use super::session::{Pause, Session, Wait};
 use super::settings::Settings;
@@ -186,6 +186,8 @@ impl Door {
         let failed = |source| OpenError::Listen { address, source };
         let listener = Async::<TcpListener>::bind(address).map_err(failed)?;
         let address = listener.get_ref().local_addr().map_err(failed)?;
+        let bulk_bytes_max = settings.bulk_bytes_max.min(BULK_BYTES_MAX);
+        let settings = Settings { bulk_bytes_max, ..settings };
         let shared = Arc::new(Shared::new(node, settings, address));
         let accepting = task::spawn(accept(Arc::clone(&shared), listener));
         Ok(Self { shared, accepting: Some(accepting) })

@@ -18,8 +18,8 @@
 //!
 //! Limits and error texts are those of Redis 7 (`networking.c`: `processInlineBuffer`,
 //! `processMultibulkBuffer`; quoting from `sds.c`: `sdssplitargs`), with four differences. A request
-//! has at most 1,048,576 arguments, as in Redis before 7. A bulk string is at most 64 MiB unless
-//! configured, not 512. A whole request is at most 128 MiB, where Redis lets a client's buffer grow
+//! has at most 1,048,576 arguments, as in Redis before 7. A bulk string is at most 64 MiB,
+//! not 512. A whole request is at most 128 MiB, where Redis lets a client's buffer grow
 //! to 1 GiB and then hangs up without a word. And the line end behind a bulk string is checked, where
 //! Redis skips two bytes unseen: a client that miscounts gets an error instead of stored garbage.
 
@@ -27,6 +27,7 @@ use memchr::memchr;
 
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::words;
+use crate::protocol::cell::VALUE_BYTES_MAX;
 
 /// Longest inline request, and longest line that states a length: 64 KiB, as in Redis.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -37,13 +38,13 @@ pub const ARGUMENTS_MAX: i64 = 1_048_576;
 /// Most arguments in one request of a client that has not authenticated, as in Redis.
 pub const ARGUMENTS_STRANGER_MAX: i64 = 10;
 
-/// Longest argument, unless configured. Smaller than Redis' 512 MiB: a value travels to every peer.
-pub const BULK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest argument: as long as a value may be. Smaller than Redis' 512 MiB: it travels to every peer.
+pub const BULK_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
 /// Longest argument of a client that has not authenticated: 16 KiB, as in Redis.
 pub const BULK_BYTES_STRANGER_MAX: usize = 16 * 1024;
 
-/// Longest request with all its framing, unless the longest argument is set above half of this.
+/// Longest request with all its framing: two of the longest arguments, or many short ones.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Room behind the longest request: one line that is too long must still fit to be recognised.
@@ -204,9 +205,9 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Nothing yet; holds no memory until the first read. `bulk_bytes_max` is at most 1 GiB.
+    /// Nothing yet; holds no memory until the first read. An argument may have `bulk_bytes_max` bytes,
+    /// but never more than [`BULK_BYTES_MAX`].
     pub fn new(bulk_bytes_max: usize) -> Self {
-        let bulk_bytes_max = bulk_bytes_max.min(1 << 30);
         Self {
             buffer: Vec::new(),
             start: 0,
@@ -217,8 +218,8 @@ impl Requests {
             inline: false,
             spans: Vec::new(),
             scratch: Vec::new(),
-            bulk_bytes_max,
-            request_bytes_max: REQUEST_BYTES_MAX.max(2 * bulk_bytes_max),
+            bulk_bytes_max: bulk_bytes_max.min(BULK_BYTES_MAX),
+            request_bytes_max: REQUEST_BYTES_MAX,
             grown_bytes: 0,
         }
     }
@@ -396,7 +397,7 @@ impl Requests {
                 Some(_) => return Err(ProtocolError::LineEndMissing),
                 None => return Ok(false),
             }
-            // Both fit: a request is at most `request_bytes_max`, which is at most 2 GiB.
+            // Both fit: a request is at most `REQUEST_BYTES_MAX`, far below 4 GiB.
             let (start, end) = ((body - self.start) as u32, (end - self.start) as u32);
             self.spans.push(Span { start, end });
             self.at = body + length + 2;

@@ -27,7 +27,8 @@ pub struct Settings {
     pub protected: bool,
     /// How many clients may be connected at a time.
     pub clients_max: usize,
-    /// The longest argument of a request, hence the longest value, in bytes.
+    /// The longest argument of a request, in bytes; at most [`BULK_BYTES_MAX`], the longest value that
+    /// travels between peers.
     pub bulk_bytes_max: usize,
 }
 

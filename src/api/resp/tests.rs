@@ -9,16 +9,24 @@ use async_std::task;
 use super::door::Door;
 use super::settings::{Password, Settings};
 use crate::net::NodeIdentity;
+use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::server::{Node, NodeConfig};
 
 /// How long a story waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn node(peers: Vec<SocketAddr>) -> Node {
+    let mut config = NodeConfig::new("test", NodeIdentity::fresh().unwrap());
+    config.peers = peers;
+    task::block_on(Node::start(config)).unwrap()
+}
+
+fn open_at(node: &Node, settings: Settings) -> Door {
+    Door::open(node.clone(), SocketAddr::from(([127, 0, 0, 1], 0)), settings).unwrap()
+}
+
 fn open(settings: Settings) -> Door {
-    let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = NodeConfig::new("test", NodeIdentity::fresh().unwrap());
-    let node = task::block_on(Node::start(config)).unwrap();
-    Door::open(node, address, settings).unwrap()
+    open_at(&node(Vec::new()), settings)
 }
 
 fn with_password() -> Door {
@@ -548,4 +556,55 @@ fn transactions_are_refused_whole() {
         .says("MULTI", &multi)
         .says("GET k", "$-1\r\n")
         .says("EXEC", &refused("EXEC"));
+}
+
+/// Story: what is written at one peer is read at another, and WAIT tells when.
+#[test]
+fn writes_reach_the_peer() {
+    let first = node(Vec::new());
+    let second = node(vec![first.address()]);
+    let (here, there) =
+        (open_at(&first, Settings::default()), open_at(&second, Settings::default()));
+    let (mut writer, mut reader) = (Client::to(&here), Client::to(&there));
+    until("the peers find each other", || {
+        [&first, &second].iter().all(|node| node.status().peers.len() == 1)
+    });
+    writer.says("WAIT 0 0", ":1\r\n");
+    for n in 0..20 {
+        writer.says(&format!("SET k {n}\r\nWAIT 1 20000"), "+OK\r\n:1\r\n");
+        reader.says("GET k", &format!("${}\r\n{n}\r\n", n.to_string().len()));
+    }
+    writer.says("WAIT 2 30", ":1\r\n");
+    // The longest values travel, too.
+    let value = "v".repeat(VALUE_BYTES_MAX);
+    writer.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len()));
+    writer.hears("+OK\r\n", "a long value").says("WAIT 1 20000", ":1\r\n");
+    reader.says("STRLEN k", &format!(":{}\r\n", value.len()));
+    reader.says("DEL k\r\nWAIT 1 20000", ":1\r\n:1\r\n");
+    writer.says("EXISTS k", ":0\r\n");
+}
+
+/// Story: what could not travel to the peers is refused where it is written.
+#[test]
+fn writes_are_bounded() {
+    let door = open(Settings::default());
+    let long = "k".repeat(KEY_BYTES_MAX + 1);
+    let refused = format!("-ERR a key is longer than {KEY_BYTES_MAX} bytes\r\n");
+    let set = |key: &str| format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\nv\r\n", key.len());
+    let mset = format!(
+        "*5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n${}\r\n{long}\r\n$1\r\nv\r\n",
+        long.len()
+    );
+    let mut client = Client::to(&door);
+    client.send(set(&long)).hears(&refused, "SET").send(mset).hears(&refused, "MSET");
+    client.says("EXISTS a", ":0\r\n");
+    client.send(set(&long[1..])).hears("+OK\r\n", "the longest key");
+    let half = "v".repeat(VALUE_BYTES_MAX / 2 + (3 << 20));
+    let pair = |key: &str| format!("$1\r\n{key}\r\n${}\r\n{half}\r\n", half.len());
+    client.send(format!("*5\r\n$4\r\nMSET\r\n{}{}", pair("a"), pair("b")));
+    client.hears("-ERR one write may take 71303168 bytes", "two values").hears(
+        ", because it travels to the peers as a whole; write less at a time\r\n",
+        "two values",
+    );
+    client.says("EXISTS a b", ":0\r\n");
 }
