@@ -148,9 +148,10 @@ def eventually(ask):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
 
-for protocol in (3, 2):
+for protocol in (None, 3, 2):
+    chosen = {} if protocol is None else {"protocol": protocol}
     one, two, three = [
-        redis.Redis(port=port, protocol=protocol, decode_responses=True) for port in ports
+        redis.Redis(port=port, decode_responses=True, **chosen) for port in ports
     ]
     mark = f"p{protocol}:"
     assert one.ping() is True
@@ -180,7 +181,11 @@ for protocol in (3, 2):
     eventually(lambda: three.get(mark + "n499") == "499")
     assert one.delete(mark + "a", mark + "none") == 1
     eventually(lambda: two.get(mark + "a") is None)
-    raw = redis.Redis(port=ports[0], protocol=protocol)
+    assert one.info("keyspace")["db0"]["keys"] == one.dbsize()
+    assert one.config_get("save") == {"save": ""}
+    assert "redis-py" in one.client_info()["lib-name"]
+    assert one.command_count() == len(one.command())
+    raw = redis.Redis(port=ports[0], **chosen)
     every_byte = bytes(range(256))
     raw.set(every_byte, every_byte)
     assert raw.get(every_byte) == every_byte
@@ -190,11 +195,17 @@ for protocol in (3, 2):
     except redis.ResponseError as error:
         assert "unknown command" in str(error).lower(), error
     # A command that needs an order says so instead of being answered wrongly.
-    try:
-        one.setnx(mark + "d", "1")
-        raise AssertionError("a command that needs an order was answered")
-    except redis.ResponseError as error:
-        assert str(error).startswith("NEEDSSTRONG"), error
+    for ordered in (
+        lambda: one.setnx(mark + "d", "1"),
+        lambda: one.set(mark + "d", "1", nx=True),
+        lambda: one.pipeline().set(mark + "d", "1").execute(),
+    ):
+        try:
+            ordered()
+            raise AssertionError("a command that needs an order was answered")
+        except redis.ResponseError as error:
+            assert "NEEDSSTRONG" in str(error), error
+    assert one.get(mark + "d") is None
 print("all said")
 "#;
 
