@@ -10,6 +10,23 @@
 //! - [`api`]: the doors: the Redis protocol and HTTP.
 //! - [`lab`]: experiments, statistics and tables.
 //! - [`cli`]: the command line.
+//!
+//! A node embedded in a program of one's own:
+//!
+//! ```
+//! use quorumor::net::NodeIdentity;
+//! use quorumor::server::{Node, NodeConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! async_std::task::block_on(async {
+//!     let node = Node::start(NodeConfig::new("ada", NodeIdentity::fresh()?)).await?;
+//!     node.set("note", "hello");
+//!     assert_eq!(node.get("note").as_deref(), Some(&b"hello"[..]));
+//!     node.close().await;
+//!     Ok(())
+//! })
+//! # }
+//! ```
 
 pub mod api;
 pub mod cli;
