@@ -20,7 +20,8 @@
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
 //! - `socket`: UDP and timers under quinn; `emulation`: a profile's network in between.
 //! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
-//! - `dial`: addresses that are kept dialled; `outage`: noticing at once that a cut has healed.
+//! - `dial`: addresses that are kept dialled; `outage` and `congestion`: a cut is survived, and that
+//!   it has healed is noticed at once.
 //! - `boundary`: the values that cross to the rooms above; `links`: which peers are linked.
 //! - `frame`: frames on a stream; `link`: one connection with its queues and tasks.
 //!
@@ -44,6 +45,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::protocol::id::NodeId;
 
 mod boundary;
+mod congestion;
 mod dial;
 mod door;
 mod emulation;

@@ -15,8 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, ConnectionStats};
 
+use super::congestion::Grace;
+
 /// How often links are looked at, and a silent one is probed.
-pub(super) const PULSE: Duration = Duration::from_millis(200);
+pub(super) const PULSE: Duration = Duration::from_millis(100);
 
 /// What a link's silence is measured by.
 #[derive(Debug)]
@@ -27,19 +29,27 @@ pub(super) struct Outage {
     asked: u64,
     /// How long nothing was heard although an answer is due.
     silent: Duration,
+    /// What may be sent although the window is full.
+    grace: Grace,
 }
 
 impl Outage {
     /// A link that was just heard of.
     pub(super) fn new(connection: &Connection) -> Self {
         let stats = connection.stats();
-        Self { received: stats.udp_rx.datagrams, asked: asked(&stats), silent: Duration::ZERO }
+        Self {
+            received: stats.udp_rx.datagrams,
+            asked: asked(&stats),
+            silent: Duration::ZERO,
+            grace: Grace::of(connection),
+        }
     }
 
     /// Looks at the link, every [`PULSE`], and probes it if it is silent.
     pub(super) fn pulse(&mut self, connection: &Connection) {
         let stats = connection.stats();
         if self.is_silent(stats.udp_rx.datagrams, asked(&stats), stats.path.rtt) {
+            self.grace.extend();
             // Nothing is lost with a probe that cannot be sent: it is a reminder, not a message.
             connection.send_datagram(Bytes::from_static(b"?")).ok();
         }
@@ -47,7 +57,8 @@ impl Outage {
 
     fn is_silent(&mut self, received: u64, asked: u64, round_trip: Duration) -> bool {
         if received != self.received || asked == self.asked {
-            *self = Self { received, asked, silent: Duration::ZERO };
+            (self.received, self.asked, self.silent) = (received, asked, Duration::ZERO);
+            self.grace.end();
             return false;
         }
         self.silent += PULSE;
@@ -65,10 +76,14 @@ fn asked(stats: &ConnectionStats) -> u64 {
 mod tests {
     use super::*;
 
+    fn outage() -> Outage {
+        Outage { received: 10, asked: 5, silent: Duration::ZERO, grace: Grace::default() }
+    }
+
     #[test]
     fn only_an_unanswered_question_is_silence() {
         let round_trip = Duration::from_millis(1);
-        let mut outage = Outage { received: 10, asked: 5, silent: Duration::ZERO };
+        let mut outage = outage();
         assert!(!outage.is_silent(10, 5, round_trip), "nothing asked");
         assert!(!outage.is_silent(11, 6, round_trip), "asked and answered");
         assert!(outage.is_silent(11, 7, round_trip), "asked, not answered");
@@ -80,8 +95,8 @@ mod tests {
     #[test]
     fn a_slow_link_has_time_to_answer() {
         let round_trip = Duration::from_millis(200);
-        let mut outage = Outage { received: 10, asked: 5, silent: Duration::ZERO };
-        let silent: Vec<bool> = (0..4).map(|_| outage.is_silent(10, 6, round_trip)).collect();
-        assert_eq!(silent, [false, false, true, true]);
+        let mut outage = outage();
+        let silent: Vec<bool> = (0..6).map(|_| outage.is_silent(10, 6, round_trip)).collect();
+        assert_eq!(silent, [false, false, false, false, true, true]);
     }
 }

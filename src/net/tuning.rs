@@ -10,10 +10,11 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig,
-    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt, congestion,
+    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use ring::hmac;
 
+use super::congestion::PatientFactory;
 use super::identity::{IdentityError, NodeIdentity, Secret, tls_configs};
 
 /// A peer that did not answer for this long is gone. It counts from the first unanswered packet, so
@@ -35,9 +36,6 @@ pub(super) const EXCHANGES_MAX: usize = 30;
 /// (30 exchanges, one push stream, 1 MiB each), so that no bulk transfer ever stands between a
 /// pushed write and the wire.
 const LINK_WINDOW_BYTES: u32 = 32 << 20;
-/// What may be sent before the first acknowledgement: what a switch's buffer takes, instead of the
-/// internet's 14 kB.
-const FIRST_WINDOW_BYTES: u64 = 128 << 10;
 /// Peers acknowledge every so many packets ...
 const ACK_EVERY_PACKETS: u32 = 8;
 /// ... or after this time. Fewer acknowledgements than QUIC's "every second packet" save a quarter
@@ -121,8 +119,6 @@ impl ConnectionIdGenerator for RandomIds {
 }
 
 fn transport() -> TransportConfig {
-    let mut first_window = congestion::CubicConfig::default();
-    first_window.initial_window(FIRST_WINDOW_BYTES);
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY_PACKETS - 1))
         .max_ack_delay(Some(ACK_DELAY_MAX));
@@ -137,7 +133,7 @@ fn transport() -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
         .send_window(u64::from(LINK_WINDOW_BYTES))
-        .congestion_controller_factory(Arc::new(first_window))
+        .congestion_controller_factory(Arc::new(PatientFactory))
         .ack_frequency_config(Some(acks))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);

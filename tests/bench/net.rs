@@ -42,6 +42,8 @@ struct State {
     left: usize,
     sent_at: Option<Instant>,
     round_trips: Vec<Duration>,
+    /// When the first frame came.
+    first: Option<Instant>,
 }
 
 impl Score {
@@ -64,6 +66,7 @@ impl Score {
                 NetEvent::Up { peer, .. } => state.peer = Some(peer),
                 NetEvent::Frame { peer, lane, bytes } => {
                     let now = Instant::now();
+                    state.first.get_or_insert(now);
                     if let Some(sent_at) = state.sent_at.replace(now) {
                         state.round_trips.push(now - sent_at);
                     }
@@ -136,6 +139,7 @@ impl Bench {
             left: count,
             sent_at: Some(Instant::now()),
             round_trips: Vec::with_capacity(count),
+            first: None,
         };
         send(&self.net, self.peer, Lane::Push, Bytes::from(vec![0; bytes]));
         let mut round_trips =
@@ -225,7 +229,9 @@ fn emulated(secret: &Secret, link: &str) -> (Bench, Net, [Emulation; 2]) {
     let profile = Profile::parse("bench.toml", &text).unwrap();
     let emulations = [0, 1].map(|me| Emulation::new(profile.clone(), me, 7));
     let other = bind(secret, 2, Some(emulations[1].clone()), echo());
+    emulations[0].place(other.local_address(), 1);
     let bench = Bench::new(secret, Some(emulations[0].clone()), other.local_address());
+    emulations[1].place(bench.net.local_address(), 0);
     (bench, other, emulations)
 }
 
@@ -252,6 +258,36 @@ fn emulation(secret: &Secret) {
             count.fold((0, 0), |(offered, lost), it| (offered + it.offered, lost + it.lost));
         let share = lost as f64 / offered as f64 * 100.0;
         println!("{wanted:>4} %    {share:>5.2} %   of {offered} packets");
+        close(bench.net);
+        close(other);
+    }
+}
+
+/// How long after a cut the first frame is through, with nothing to say and with much.
+fn healing(secret: &Secret) {
+    println!("\na cut of 3 s: from its end until the next frame is echoed");
+    for (name, frames_per_second) in [("idle", 5u32), ("loaded", 2000)] {
+        let cut = Duration::from_secs(3);
+        let partition =
+            "latency = '250us'\n[[partition]]\nfrom = '*'\nto = '*'\nstart = '10s'\nfor = '3s'";
+        let (bench, other, emulations) = emulated(secret, partition);
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            bench.round_trips(100, FRAME_BYTES + 1);
+            let begin = Instant::now();
+            let start = begin.checked_sub(Duration::from_secs(10)).unwrap();
+            emulations.iter().for_each(|emulation| emulation.begin(start));
+            *bench.score.state.lock() = State { peer: Some(bench.peer), ..State::default() };
+            while begin.elapsed() < cut {
+                send(&bench.net, bench.peer, Lane::Push, Bytes::from(vec![0; FRAME_BYTES + 1]));
+                std::thread::sleep(Duration::from_secs(1) / frames_per_second);
+            }
+            let back = bench.score.wait(|state| state.first);
+            times.push(back.saturating_duration_since(begin + cut));
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        times.sort();
+        println!("{name:<8} p50 {:>9.2?}   max {:>9.2?}", at(&times, 0.5), at(&times, 1.0));
         close(bench.net);
         close(other);
     }
@@ -297,6 +333,9 @@ fn main() {
         return echo_until_told();
     }
     let secret = Secret::generate().unwrap();
+    if std::env::args().any(|argument| argument == "healing") {
+        return healing(&secret);
+    }
     println!("a link on loopback, {ROUND_TRIPS} round trips, {FRAMES} frames");
     let other = bind(&secret, 2, None, echo());
     let bench = Bench::new(&secret, None, other.local_address());
@@ -305,5 +344,6 @@ fn main() {
     close(other);
     between_processes(&secret);
     emulation(&secret);
+    healing(&secret);
     idle(&secret);
 }
