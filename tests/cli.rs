@@ -34,7 +34,8 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> String
 
 #[test]
 fn help_and_version_go_to_standard_output() {
-    for arguments in [&["--help"][..], &["node", "--help"], &["compare", "--help"], &["--version"]] {
+    for arguments in [&["--help"][..], &["node", "--help"], &["compare", "--help"], &["--version"]]
+    {
         let finished = run(arguments);
         assert!(finished.status.success() && finished.stderr.is_empty(), "{arguments:?}");
         assert!(finished.stdout.contains("quorumor"), "{arguments:?}");
