@@ -7,6 +7,8 @@
 //! Decoding allocates no more than a small multiple of the bytes that are really there, whatever
 //! lengths they claim, and does not go deeper than a message is.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
@@ -49,6 +51,28 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
     let checksum = checksum(&bytes[CHECKSUM_BYTES..]);
     bytes[..CHECKSUM_BYTES].copy_from_slice(&checksum);
     bytes
+}
+
+/// How many bytes [`encode`] makes of a message, without making them.
+pub fn encoded_bytes(envelope: &Envelope) -> usize {
+    /// Takes everything and keeps only its length.
+    struct Length(usize);
+
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut length = Length(CHECKSUM_BYTES);
+    let mut serializer = rmp_serde::Serializer::new(&mut length);
+    envelope.serialize(&mut serializer).expect("a message in memory can be encoded");
+    length.0
 }
 
 /// The message in a frame.

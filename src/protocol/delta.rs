@@ -37,7 +37,7 @@ use super::cell::{WRITE_OVERHEAD_BYTES, Write};
 use super::digest::DigestHash;
 use super::id::{NodeId, Origin};
 use super::message::{ExchangeId, RoundId};
-use super::stamp::Dot;
+use super::stamp::{Dot, Stamp};
 use super::store::Store;
 use super::time::Time;
 use super::version::{Intervals, VersionVector};
@@ -102,6 +102,8 @@ pub(super) struct Outgoing {
     ranges: VecDeque<(Origin, u64, u64)>,
     /// Cells that took the place of others before the walk came to those.
     replacing: BTreeSet<Dot>,
+    /// The write of which all cells were put into `replacing`, as it goes into the next part.
+    completed: Option<Stamp>,
     next_number: u32,
     credit: u32,
     overrun: bool,
@@ -234,6 +236,7 @@ impl Outgoing {
             captured: ours.to_send(),
             ranges,
             replacing: BTreeSet::new(),
+            completed: None,
             next_number: 0,
             credit: CREDIT_CHUNKS,
             overrun: false,
@@ -242,7 +245,7 @@ impl Outgoing {
 
     /// Takes note that the cells `displaced` were replaced by a write with the dots `by`.
     ///
-    /// If the receiver was still to get one of them, it gets that write instead, whole.
+    /// If the receiver was still to get one of them, it gets that write instead.
     pub(super) fn displaced(&mut self, displaced: &[Dot], by: &RangeInclusive<Dot>) {
         let mut owed = false;
         for dot in displaced {
@@ -279,6 +282,7 @@ impl Outgoing {
     /// The one with `captured` is the last, after which the exchange is over.
     pub(super) fn next_chunk(&mut self, store: &Store, bytes_max: usize) -> Option<Chunk> {
         self.credit = self.credit.checked_sub(1)?;
+        self.completed = None;
         let mut writes: Vec<Write> = Vec::new();
         let mut bytes = 0;
         while let Some(dot) = self.next_dot(store) {
@@ -324,10 +328,17 @@ impl Outgoing {
             }
         }
         while let Some(dot) = self.replacing.first().copied() {
-            if store.holds(dot) {
+            let Some(stamp) = store.stamp(dot) else {
+                self.replacing.remove(&dot);
+                continue;
+            };
+            if self.completed == Some(stamp) {
                 return Some(dot);
             }
-            self.replacing.remove(&dot);
+            // Other cells of the same write may have come by themselves, and be owed to nobody. They
+            // go along, so that what is left of a write arrives together.
+            self.completed = Some(stamp);
+            self.replacing.extend(store.dots_of(stamp, dot));
         }
         None
     }
@@ -372,5 +383,48 @@ impl Incoming {
         }
         let complete = self.end.as_ref().is_some_and(|(count, _)| self.arrived.dense() >= *count);
         if complete { self.end.take().map(|(_, captured)| captured) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::cell::{CellWrite, Content, Field, Seen};
+    use crate::protocol::stamp::{Epoch, Lamport};
+
+    fn put(store: &mut Store, (origin, seq): (u64, u64), lamport: u64, key: &str) -> Dot {
+        let origin = Origin(origin);
+        let (field, content) = (Field::whole_key(), Content::Tombstone);
+        let cell = CellWrite { key: key.into(), field, content, seen: Seen::default() };
+        store.merge(Stamp { epoch: Epoch(0), lamport: Lamport(lamport), origin }, seq, cell);
+        Dot { origin, seq }
+    }
+
+    /// A write whose third cell was replaced comes as two pieces. Only the first takes the place of
+    /// a cell that the receiver was still to get; the second goes along.
+    #[test]
+    fn what_is_left_of_a_write_goes_together() {
+        let mut store = Store::new(7);
+        let mut ours = VersionVector::default();
+        for (seq, key) in [(1, "a"), (2, "b")] {
+            ours.insert(put(&mut store, (1, seq), seq, key));
+        }
+        let theirs = VersionVector::default();
+        let (round, id) = (RoundId(1), ExchangeId(1));
+        let new = Outgoing::new(round, id, &ours, &theirs, Time::START);
+        let mut exchange = new.unwrap();
+        assert_eq!(exchange.next_chunk(&store, 1).unwrap().writes.len(), 1);
+        store.forget_displaced();
+        for (first, keys) in [(1, ["b", "c"]), (4, ["d", "e"])] {
+            let dots: Vec<_> =
+                (first..).zip(keys).map(|(seq, key)| put(&mut store, (2, seq), 9, key)).collect();
+            exchange.displaced(store.displaced(), &(dots[0]..=dots[1]));
+            store.forget_displaced();
+        }
+        let chunk = exchange.next_chunk(&store, 1).unwrap();
+        let sent: Vec<_> =
+            chunk.writes.iter().map(|write| (write.seq, write.cells.len())).collect();
+        assert_eq!(sent, [(1, 2), (4, 2)]);
+        assert!(chunk.captured.is_some(), "and that was all");
     }
 }

@@ -74,6 +74,22 @@ impl Index {
         Some(block[at].1)
     }
 
+    /// The last number before `before` of an origin that is listed.
+    pub(super) fn previous(&self, origin: Origin, before: u64) -> Option<u64> {
+        let (last, within) = place(before);
+        for (number, block) in self.origins.get(&origin)?.range(..=last).rev() {
+            let end = match *number == last {
+                true => block.partition_point(|(other, _)| *other < within),
+                false => block.len(),
+            };
+            // Only the first block looked at can have nothing: none is empty.
+            if let Some((within, _)) = block[..end].last() {
+                return Some(number * BLOCK + u64::from(*within));
+            }
+        }
+        None
+    }
+
     /// The first number at or after `from` of an origin that is listed.
     pub(super) fn next(&self, origin: Origin, from: u64) -> Option<u64> {
         let (first, within) = place(from);
@@ -127,6 +143,9 @@ mod tests {
                 let end = Dot { seq: u64::MAX, ..dot };
                 let next = model.range(dot..=end).next().map(|(dot, _)| dot.seq);
                 prop_assert_eq!(index.next(dot.origin, dot.seq), next);
+                let start = Dot { seq: 0, ..dot };
+                let previous = model.range(start..dot).next_back().map(|(dot, _)| dot.seq);
+                prop_assert_eq!(index.previous(dot.origin, dot.seq), previous);
             }
             let origins: Vec<_> = model.keys().map(|dot| dot.origin).collect();
             model.keys().for_each(|dot| index.remove(*dot));

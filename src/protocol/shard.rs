@@ -122,6 +122,11 @@ impl Shard {
         &self.counters
     }
 
+    /// How many deltas are being sent and how many received.
+    pub fn exchanges(&self) -> (usize, usize) {
+        (self.exchanges.outgoing.len(), self.exchanges.incoming.len())
+    }
+
     /// The latest conflicts, oldest first; a bounded number.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.conflicts.iter()

@@ -230,9 +230,16 @@ impl Store {
         self.books.index.next(origin, from)
     }
 
-    /// Whether the cell that `dot` names is kept.
-    pub(super) fn holds(&self, dot: Dot) -> bool {
-        self.books.index.slot(dot).is_some()
+    /// The dots of all cells that are kept of the write with `stamp`, of which `dot` is one.
+    pub(super) fn dots_of(&self, stamp: Stamp, dot: Dot) -> impl Iterator<Item = Dot> {
+        let Dot { origin, seq } = dot;
+        let at = move |seq| Dot { origin, seq };
+        let is_of = move |seq: &u64| self.stamp(at(*seq)) == Some(stamp);
+        let step = move |seq: &u64| self.books.index.previous(origin, *seq);
+        let before = std::iter::successors(step(&seq), step).take_while(is_of);
+        let step = move |seq: &u64| self.next_seq(origin, seq.checked_add(1)?);
+        let after = std::iter::successors(Some(seq), step).take_while(is_of);
+        before.chain(after).map(at)
     }
 
     /// The stamp of the cell that `dot` names, if it is kept.

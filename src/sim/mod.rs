@@ -1,3 +1,16 @@
 //! Whole clusters in virtual time.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod check;
+pub mod experiment;
+mod network;
+pub mod plan;
+pub mod scenario;
+mod schedule;
+pub mod story;
+pub mod tally;
+pub mod trial;
+pub mod world;
+
+pub use network::Sending;

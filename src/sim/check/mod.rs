@@ -1,0 +1,282 @@
+//! Is what a run did right? Every rule has a file of its own, apart from the world that it judges.
+//!
+//! [`Checks`] looks at every step of a world, before and after it is performed, and keeps the truth
+//! (`oracle`) beside it. The rules:
+//!
+//! | checker | what must hold | where |
+//! |---|---|---|
+//! | shown | a node shows exactly the greatest of what reached it, with the value as written | `shown` |
+//! | order | what a node shows for a key only moves up; what is deleted stays so | `shown` |
+//! | invented | what travels and what shows was written by somebody, as it is | `oracle`, `shown` |
+//! | batch | where one part of a write shows, so does every part that nothing has replaced | `batch` |
+//! | dots | no dot and no stamp is given out twice | `oracle` |
+//! | vector | a version vector never shrinks, and every dot in it is held or replaced | `vector` |
+//! | conflict | conflicts are told exactly where two writes meet of which neither knew the other | `conflict` |
+//! | acknowledged | nothing acknowledged gets lost, except with the last node that had it | `acknowledged` |
+//! | same | in the end everybody has the same cells, summaries and counts | `same` |
+//! | quiet | in the end there is nothing to say but "still the same?" | `same` |
+//! | bounds | exchanges and memory stay within their bounds | `bounds` |
+//! | alarm | no correct node is taken for a damaged or malicious one | `bounds` |
+//!
+//! Each of them is shown to fail in `broken`, by a run in which a rule is broken on purpose.
+
+mod acknowledged;
+mod batch;
+mod bounds;
+mod conflict;
+mod oracle;
+mod same;
+mod shown;
+mod vector;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::plan::{Act, ClientRequest};
+use super::world::{Happening, World};
+use crate::protocol::boundary::{Reply, Token};
+use crate::protocol::cell::{Content, Write};
+use crate::protocol::event::Conflict;
+use crate::protocol::message::Message;
+use crate::protocol::stamp::Dot;
+use crate::protocol::time::Time;
+use acknowledged::Acknowledged;
+use oracle::Oracle;
+use shown::Shown;
+use vector::Vectors;
+
+/// A rule that was found broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When, in virtual time.
+    pub at: Time,
+    /// At which node, if at one.
+    pub node: Option<usize>,
+    /// The checker that noticed, by its name in the table above.
+    pub checker: &'static str,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// All checkers of a run. See the module's documentation.
+#[derive(Debug)]
+pub struct Checks {
+    oracle: Oracle,
+    shown: Shown,
+    vectors: Vectors,
+    acknowledged: Acknowledged,
+    /// What the step under way should lead to.
+    expected: Expected,
+}
+
+/// What is known of a step before it is performed.
+#[derive(Debug, Default)]
+struct Expected {
+    node: Option<usize>,
+    request: Option<(Token, ClientRequest)>,
+    /// The keys that the step may change.
+    touched: Vec<usize>,
+    /// The writes that it brings, and the dots.
+    writes: Vec<usize>,
+    dots: BTreeSet<Dot>,
+    conflicts: Vec<Conflict>,
+}
+
+impl Fault {
+    fn at(node: usize, checker: &'static str, what: String) -> Self {
+        Self { at: Time::START, node: Some(node), checker, what }
+    }
+
+    fn anywhere(checker: &'static str, what: String) -> Self {
+        Self { at: Time::START, node: None, checker, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}] ", self.at, self.checker)?;
+        if let Some(node) = self.node {
+            write!(f, "n{}: ", node + 1)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl Checks {
+    /// Checkers for a world that has not begun.
+    pub fn new(world: &World) -> Self {
+        let nodes = world.plan().nodes;
+        Self {
+            oracle: Oracle::new(nodes),
+            shown: Shown::new(nodes),
+            vectors: Vectors::new(nodes),
+            acknowledged: Acknowledged::default(),
+            expected: Expected::default(),
+        }
+    }
+
+    /// How many acknowledged writes were lost with the last node that had them.
+    pub fn writes_died(&self) -> usize {
+        self.acknowledged.died()
+    }
+
+    /// How many writes were acknowledged.
+    pub fn writes(&self) -> usize {
+        self.oracle.records().len()
+    }
+
+    /// Looks at a step before it is performed.
+    ///
+    /// # Errors
+    /// When a message brings what nobody wrote.
+    pub fn before(&mut self, world: &World, happening: &Happening) -> Result<(), Fault> {
+        let timed = |fault| Fault { at: world.now(), ..fault };
+        self.expect(world, happening).map_err(timed)
+    }
+
+    /// Looks at a step after it was performed.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn after(&mut self, world: &World) -> Result<(), Fault> {
+        let timed = |fault| Fault { at: world.now(), ..fault };
+        self.judge(world).map_err(timed)
+    }
+
+    /// Looks at a world that should have converged.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn finish(&self, world: &World) -> Result<(), Fault> {
+        let timed = |fault| Fault { at: world.now(), ..fault };
+        same::check(world, &self.oracle).map_err(timed)?;
+        self.acknowledged.check(world, &self.oracle).map_err(timed)
+    }
+
+    /// Looks at what was sent from a while after the end of everything.
+    ///
+    /// # Errors
+    /// When there was more than openings of rounds.
+    pub fn quiet(&self, world: &World) -> Result<(), Fault> {
+        let timed = |fault| Fault { at: world.now(), ..fault };
+        same::check_quiet(world).map_err(timed)
+    }
+
+    fn expect(&mut self, world: &World, happening: &Happening) -> Result<(), Fault> {
+        self.expected = Expected::default();
+        match happening {
+            Happening::Request { node, token, request } => {
+                self.expected.node = Some(*node);
+                self.expected.request = Some((*token, request.clone()));
+            }
+            Happening::Message { to, envelope, .. } => {
+                self.expected.node = Some(*to);
+                match &envelope.message {
+                    Message::Push { writes, .. } => self.expect_writes(world, *to, writes)?,
+                    Message::Delta { chunk, .. } => {
+                        self.expect_writes(world, *to, &chunk.writes)?;
+                    }
+                    _ => {}
+                }
+            }
+            Happening::PeerUp { node, .. }
+            | Happening::PeerDown { node, .. }
+            | Happening::Wake { node } => self.expected.node = Some(*node),
+            Happening::Act(Act::Crash(node)) if world.shard(*node).is_some() => {
+                self.oracle.forget(*node);
+                self.shown.forget(*node);
+                self.vectors.forget(*node);
+                self.acknowledged.died_with(*node, world, &self.oracle);
+            }
+            Happening::Act(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the oracle what reaches a node, and foresees the conflicts.
+    fn expect_writes(&mut self, world: &World, node: usize, writes: &[Write]) -> Result<(), Fault> {
+        let Some(shard) = world.shard(node) else { return Ok(()) };
+        for write in writes {
+            let number = self.oracle.recognise(node, write)?;
+            self.expected.writes.push(number);
+            for (seq, cell) in (write.seq..).zip(&write.cells) {
+                let key = self.oracle.number(&cell.key);
+                self.expected.touched.push(key);
+                let dot = Dot { origin: write.stamp.origin, seq };
+                let repeated = !self.expected.dots.insert(dot);
+                let meets = !repeated && !shard.vector().contains(dot);
+                self.expected.conflicts.extend(self.oracle.reach(node, number, key, meets));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, world: &World) -> Result<(), Fault> {
+        let Some(node) = self.expected.node else { return Ok(()) };
+        self.acknowledge(world, node)?;
+        bounds::check(world, node)?;
+        conflict::check(world, node, &self.expected.conflicts)?;
+        self.shown.check(world, node, &self.oracle, &self.expected.touched)?;
+        batch::check(world, node, &self.oracle, &self.expected.writes)?;
+        self.vectors.check(world, node, &self.oracle)
+    }
+
+    /// Tells the oracle what a client was told.
+    fn acknowledge(&mut self, world: &World, node: usize) -> Result<(), Fault> {
+        let Some((token, request)) = self.expected.request.take() else { return Ok(()) };
+        let reply = world.output().reply.iter().find(|(to, _)| *to == token);
+        let cells = self.cells(node, &request);
+        let (stamp, dot) = match reply {
+            Some((_, Reply::Written { stamp, dot, changed })) => {
+                let deletes = matches!(request, ClientRequest::Delete(_));
+                if deletes && *changed != cells.len() {
+                    let text = format!("deleted {changed} keys, where {} showed", cells.len());
+                    return Err(Fault::at(node, "shown", text));
+                }
+                (*stamp, *dot)
+            }
+            Some((_, Reply::Nothing)) if cells.is_empty() => return Ok(()),
+            other => {
+                return Err(Fault::at(node, "shown", format!("answered {request:?} by {other:?}")));
+            }
+        };
+        self.expected.touched.extend(cells.iter().map(|(key, _)| *key));
+        self.oracle.written(node, (stamp, dot), cells)?;
+        self.expected.writes.push(self.oracle.records().len() - 1);
+        if let Some(record) = self.oracle.records().last() {
+            self.acknowledged.add(record);
+        }
+        Ok(())
+    }
+
+    /// What a request should change, in the order of the keys: of a key named twice the last value
+    /// counts, and only what shows is deleted.
+    fn cells(&mut self, node: usize, request: &ClientRequest) -> Vec<(usize, Content)> {
+        let mut cells: Vec<(usize, Content)> = Vec::new();
+        let mut set = |key: usize, content: Content| {
+            cells.retain(|(known, _)| *known != key);
+            cells.push((key, content));
+        };
+        match request {
+            ClientRequest::Set(key, value) => {
+                set(self.oracle.number(key), Content::from(&value[..]));
+            }
+            ClientRequest::SetAll(pairs) => {
+                for (key, value) in pairs {
+                    set(self.oracle.number(key), Content::from(&value[..]));
+                }
+            }
+            ClientRequest::Delete(keys) => {
+                for key in keys {
+                    let key = self.oracle.number(key);
+                    let shown = self.oracle.shown(node, key);
+                    if shown.is_some_and(|(_, cell)| cell.content.value().is_some()) {
+                        set(key, Content::Tombstone);
+                    }
+                }
+            }
+        }
+        cells.sort_by_key(|(key, _)| self.oracle.key(*key).clone());
+        cells
+    }
+}

@@ -1,0 +1,248 @@
+//! The truth about a run, kept beside it: who wrote what, who was told what, and who knew of what.
+//!
+//! The oracle sees the same requests and messages as the nodes and draws its conclusions in the most
+//! naive way: what a node shows is the greatest of what reached it, and what a writer knew of a key
+//! is the explicit set of all writes to it that had come together at its node, each with all that
+//! its own writer knew. No version vectors, no compression, no deltas: if the protocol's cleverness
+//! and this differ, one of the two is wrong.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::Fault;
+use crate::protocol::cell::{Content, Key, Write};
+use crate::protocol::event::Conflict;
+use crate::protocol::stamp::{Dot, Stamp};
+
+/// A set of writes to one key, by their place in the key's history.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Known(Vec<u64>);
+
+/// A write that a client was told of.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) stamp: Stamp,
+    pub(super) cells: Vec<CellRecord>,
+}
+
+/// What a write did to one key.
+#[derive(Debug)]
+pub(super) struct CellRecord {
+    pub(super) dot: Dot,
+    pub(super) key: usize,
+    /// The place in the key's history.
+    place: usize,
+    pub(super) content: Content,
+    /// What its writer knew.
+    past: Known,
+}
+
+/// What a node should be like.
+#[derive(Debug, Default)]
+struct Model {
+    /// Per key the greatest write that reached it.
+    shows: BTreeMap<usize, usize>,
+    /// Per key what came together there.
+    known: BTreeMap<usize, Known>,
+}
+
+/// The truth. See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    numbers: BTreeMap<Key, usize>,
+    keys: Vec<Key>,
+    /// Per key how many writes it has had.
+    lengths: Vec<usize>,
+    records: Vec<Record>,
+    by_stamp: BTreeMap<Stamp, usize>,
+    by_dot: BTreeMap<Dot, (usize, usize)>,
+    models: Vec<Model>,
+}
+
+impl Known {
+    fn insert(&mut self, place: usize) {
+        if self.0.len() <= place / 64 {
+            self.0.resize(place / 64 + 1, 0);
+        }
+        self.0[place / 64] |= 1 << (place % 64);
+    }
+
+    fn contains(&self, place: usize) -> bool {
+        self.0.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(ours, theirs)| *ours |= theirs);
+    }
+}
+
+impl Oracle {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { models: (0..nodes).map(|_| Model::default()).collect(), ..Self::default() }
+    }
+
+    /// All keys that were ever named, with their numbers.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (usize, &Key)> {
+        self.keys.iter().enumerate()
+    }
+
+    pub(super) fn key(&self, number: usize) -> &Key {
+        &self.keys[number]
+    }
+
+    /// The number of a key; new ones get the next.
+    pub(super) fn number(&mut self, key: &[u8]) -> usize {
+        if let Some(number) = self.numbers.get(key) {
+            return *number;
+        }
+        let number = self.keys.len();
+        self.keys.push(Key::from(key));
+        self.lengths.push(0);
+        self.numbers.insert(Key::from(key), number);
+        number
+    }
+
+    pub(super) fn record(&self, number: usize) -> &Record {
+        &self.records[number]
+    }
+
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The cell of this name, and the stamp of its write.
+    pub(super) fn find(&self, dot: Dot) -> Option<(Stamp, &CellRecord)> {
+        let (record, cell) = self.by_dot.get(&dot)?;
+        let record = &self.records[*record];
+        record.cells.get(*cell).map(|cell| (record.stamp, cell))
+    }
+
+    /// The write that a node should show for a key, and its cell.
+    pub(super) fn shown(&self, node: usize, key: usize) -> Option<(&Record, &CellRecord)> {
+        let record = &self.records[*self.models[node].shows.get(&key)?];
+        record.cell(key).map(|cell| (record, cell))
+    }
+
+    /// A node has died with all it had.
+    pub(super) fn forget(&mut self, node: usize) {
+        self.models[node] = Model::default();
+    }
+
+    /// A client was told that its write was done; `last` is the dot of its last cell.
+    pub(super) fn written(
+        &mut self,
+        node: usize,
+        (stamp, last): (Stamp, Dot),
+        cells: Vec<(usize, Content)>,
+    ) -> Result<(), Fault> {
+        let number = self.records.len();
+        let first = (last.seq + 1).saturating_sub(cells.len() as u64);
+        let mut record = Record { stamp, cells: Vec::new() };
+        for (at, (key, content)) in cells.into_iter().enumerate() {
+            let dot = Dot { origin: last.origin, seq: first + at as u64 };
+            if dot.seq == 0 || self.by_dot.insert(dot, (number, at)).is_some() {
+                return Err(Fault::at(node, "dots", format!("{dot} was given to two cells")));
+            }
+            let place = self.lengths[key];
+            self.lengths[key] += 1;
+            let past = self.models[node].known.get(&key).cloned().unwrap_or_default();
+            record.cells.push(CellRecord { dot, key, place, content, past });
+        }
+        if self.by_stamp.insert(stamp, number).is_some() {
+            return Err(Fault::at(node, "dots", format!("{stamp} was given to two writes")));
+        }
+        let keys: Vec<_> = record.cells.iter().map(|cell| cell.key).collect();
+        self.records.push(record);
+        for key in keys {
+            if let Some((shown, _)) = self.shown(node, key)
+                && shown.stamp >= stamp
+            {
+                let text = format!("a new write got {stamp}, not above {} shown", shown.stamp);
+                return Err(Fault::at(node, "order", text));
+            }
+            self.reach(node, number, key, true);
+        }
+        Ok(())
+    }
+
+    /// The write of the record that a message's write claims to be, or to be a part of.
+    pub(super) fn recognise(&self, node: usize, write: &Write) -> Result<usize, Fault> {
+        let invented = |what: String| Fault::at(node, "invented", what);
+        let stamp = write.stamp;
+        let Some(number) = self.by_stamp.get(&stamp).copied() else {
+            return Err(invented(format!("{stamp} reached it, which nobody wrote")));
+        };
+        for (seq, cell) in (write.seq..).zip(&write.cells) {
+            let key = self.numbers.get(&cell.key);
+            let written = key.and_then(|key| self.records[number].cell(*key));
+            let Some(written) = written.filter(|_| cell.field.is_whole_key()) else {
+                return Err(invented(format!("{stamp} came with {:?}, not written", cell.key)));
+            };
+            let dot = Dot { origin: stamp.origin, seq };
+            if written.dot != dot {
+                let text = format!("{stamp} came as {dot}, written as {}", written.dot);
+                return Err(invented(text));
+            }
+            if written.content != cell.content {
+                let (is, was) = (&cell.content, &written.content);
+                let text = format!("{stamp} came with {:?} = {is:?}, written {was:?}", cell.key);
+                return Err(invented(text));
+            }
+        }
+        Ok(number)
+    }
+
+    /// Whether anything greater than `stamp` was ever written to a key.
+    pub(super) fn is_superseded(&self, key: usize, stamp: Stamp) -> bool {
+        let above = (Bound::Excluded(stamp), Bound::Unbounded);
+        let mut later = self.by_stamp.range(above).map(|(_, number)| &self.records[*number]);
+        later.any(|record| record.cell(key).is_some())
+    }
+
+    /// A cell of a write has reached a node. If it `meets` what is there (and is not passed over as
+    /// known already), the conflict that this is to reveal.
+    pub(super) fn reach(
+        &mut self,
+        node: usize,
+        number: usize,
+        key: usize,
+        meets: bool,
+    ) -> Option<Conflict> {
+        let conflict = if meets { self.conflict(node, number, key) } else { None };
+        let new = &self.records[number];
+        let cell = new.cell(key)?;
+        let model = &mut self.models[node];
+        let shows = model.shows.entry(key).or_insert(number);
+        if self.records[*shows].stamp < new.stamp {
+            *shows = number;
+        }
+        if meets {
+            let known = model.known.entry(key).or_default();
+            known.merge(&cell.past);
+            known.insert(cell.place);
+        }
+        conflict
+    }
+
+    fn conflict(&self, node: usize, number: usize, key: usize) -> Option<Conflict> {
+        let new = &self.records[number];
+        let (old, old_cell) = self.shown(node, key)?;
+        let new_cell = new.cell(key)?;
+        let knew = old_cell.past.contains(new_cell.place) || new_cell.past.contains(old_cell.place);
+        if old.stamp == new.stamp || knew {
+            return None;
+        }
+        let (winner, loser) = (old.stamp.max(new.stamp), old.stamp.min(new.stamp));
+        Some(Conflict { key: self.keys[key].clone(), winner, loser })
+    }
+}
+
+impl Record {
+    /// What it did to a key.
+    pub(super) fn cell(&self, key: usize) -> Option<&CellRecord> {
+        self.cells.iter().find(|cell| cell.key == key)
+    }
+}

@@ -1,0 +1,188 @@
+//! What a run consists of, as plain data: the cluster, its links, and everything that will happen
+//! to it from outside.
+//!
+//! A plan is drawn from a seed before the run begins (`scenario`) or written by hand (`experiment`,
+//! tests). Nothing outside a plan decides anything in a run, so a plan is also its reproduction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::config::{
+    DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy,
+};
+use crate::protocol::profile::{Link, Profile};
+
+/// How long a connection over a dead link lives before its ends notice.
+pub const DETECTION_DEFAULT: Duration = Duration::from_secs(3);
+
+/// A whole run, decided beforehand.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it was drawn for, in one word.
+    pub name: String,
+    /// Decides what the links do and everything random in the nodes.
+    pub seed: u64,
+    /// How many nodes there are, numbered from 0; people see `n1`, `n2`, ….
+    pub nodes: usize,
+    /// What every node is told when it starts.
+    pub settings: Settings,
+    /// What the links do.
+    pub wires: Wires,
+    /// What becomes of a message whose packets are lost.
+    pub delivery: Delivery,
+    /// How long a cut lasts before the connection over it is given up.
+    pub detection: Duration,
+    /// Whether messages travel as bytes. Without, they are only measured, which is faster.
+    pub encode: bool,
+    /// How long the cluster runs before the plan's times begin. Nothing is cut until then.
+    pub warm_up: Duration,
+    /// What happens from outside, in the order of time.
+    pub acts: Vec<(Duration, Act)>,
+    /// When the faults end: links are whole from then on.
+    pub faults_end: Duration,
+}
+
+/// The parameters that all nodes of a cluster share.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The direction of rounds.
+    pub strategy: Strategy,
+    /// Whether writes are pushed at once.
+    pub eager: bool,
+    /// How long between two rounds of a node.
+    pub interval: Duration,
+    /// The most peers that a writer pushes to by itself.
+    pub fanout: usize,
+    /// How long a relay gathers; `None` leaves it to the node.
+    pub relay_window: Option<Duration>,
+    /// The bytes of a chunk.
+    pub delta_bytes_max: usize,
+}
+
+/// What the links between nodes do.
+#[derive(Clone, Debug)]
+pub enum Wires {
+    /// All do the same.
+    Uniform(Arc<Link>),
+    /// What a profile says, its partitions over time included.
+    Profile(Box<Profile>),
+}
+
+/// What becomes of a message when a link loses, doubles or delays its packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// The message shares the fate of a single packet: lost, doubled, or overtaken by later ones.
+    ///
+    /// Harsher than QUIC, which hides all three; what survives this survives any transport. Messages
+    /// even outlive the connection that they were sent on, as long as the receiver has not been
+    /// started anew.
+    Lossy,
+    /// As QUIC does it: a message is as many packets as its bytes need, a lost one is sent again
+    /// after a probe timeout, which doubles with every try, and the streams keep their order. What
+    /// was under way when a connection ends is lost.
+    ///
+    /// Left out: congestion windows, acknowledgements as packets of their own, and the faster
+    /// detection of a loss that later packets on the same connection bring.
+    Reliable,
+}
+
+/// Something that happens to the cluster from outside.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Act {
+    /// A client asks a node for a change.
+    Ask {
+        /// The node.
+        node: usize,
+        /// The change.
+        request: ClientRequest,
+    },
+    /// Links stop carrying anything: all from a node of `from` to a node of `to`.
+    Cut {
+        /// The senders that are no longer heard.
+        from: Vec<usize>,
+        /// Where they are not heard.
+        to: Vec<usize>,
+        /// Whether the opposite direction goes on.
+        one_way: bool,
+    },
+    /// All cuts end.
+    Heal,
+    /// A node stops doing anything, and does it all later at once.
+    Pause(usize),
+    /// A paused node goes on.
+    Resume(usize),
+    /// A node dies and takes along what only it had.
+    Crash(usize),
+    /// A dead node starts, empty, as a new origin.
+    Restart(usize),
+    /// The links stop losing, doubling and reordering; cuts heal, paused nodes go on, and dead ones
+    /// start.
+    FaultsEnd,
+}
+
+/// What a client asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientRequest {
+    /// Set a string.
+    Set(Vec<u8>, Vec<u8>),
+    /// Set strings as one write.
+    SetAll(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Delete keys as one write.
+    Delete(Vec<Vec<u8>>),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::PushPull,
+            eager: true,
+            interval: INTERVAL_DEFAULT,
+            fanout: FANOUT_DEFAULT,
+            relay_window: None,
+            delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+        }
+    }
+}
+
+impl Wires {
+    /// What the direction from one node to another does.
+    pub fn link(&self, from: usize, to: usize) -> Arc<Link> {
+        match self {
+            Self::Uniform(link) => Arc::clone(link),
+            Self::Profile(profile) => profile.link(from, to),
+        }
+    }
+
+    /// The longest mean delay of any link, in one direction.
+    pub fn latency_max(&self, nodes: usize) -> Duration {
+        match self {
+            Self::Uniform(link) => link.latency,
+            Self::Profile(profile) => {
+                let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+                let latencies = pairs.map(|(from, to)| profile.link(from, to).latency);
+                latencies.max().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether any link is ever cut by these descriptions.
+    pub fn have_cuts(&self) -> bool {
+        match self {
+            Self::Uniform(link) => !link.cuts.is_empty(),
+            Self::Profile(profile) => profile.quiet_from() != Some(Duration::ZERO),
+        }
+    }
+}
+
+impl ClientRequest {
+    /// The keys that it names.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let (set, all, delete) = match self {
+            Self::Set(key, _) => (Some(key), None, None),
+            Self::SetAll(pairs) => (None, Some(pairs), None),
+            Self::Delete(keys) => (None, None, Some(keys)),
+        };
+        let all = all.into_iter().flatten().map(|(key, _)| key);
+        set.into_iter().chain(all).chain(delete.into_iter().flatten()).map(Vec::as_slice)
+    }
+}

@@ -1,0 +1,313 @@
+//! The story of a run, in sentences.
+//!
+//! One line per thing that happened, with the virtual time in front; what followed from it is
+//! indented below. Nodes are called `n1`, `n2`, …; a node's second life writes as `n2/2`. Rounds
+//! that find nothing are left out after their opening, because they are nearly everything that ever
+//! happens.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::check::Fault;
+use super::network::Sending;
+use super::plan::{Act, ClientRequest, Delivery, Wires};
+use super::world::{Happening, Sent, World};
+use crate::protocol::boundary::Reply;
+use crate::protocol::cell::{self, Content};
+use crate::protocol::event::{Conflict, Event};
+use crate::protocol::id::Origin;
+use crate::protocol::message::Message;
+use crate::protocol::stamp::Stamp;
+use crate::protocol::time::Time;
+
+/// How many writes of a message, or keys of a request, are told one by one.
+const TOLD_MAX: usize = 3;
+
+/// How many bytes of a value are told.
+const VALUE_BYTES_TOLD: usize = 16;
+
+/// The story so far.
+#[derive(Debug, Default)]
+pub struct Story {
+    text: String,
+    names: BTreeMap<Origin, String>,
+}
+
+impl Story {
+    /// The story as text, a line each.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn line(&mut self, now: Time, sentence: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{:>15}  {sentence}", now.to_string());
+    }
+
+    fn more(&mut self, sentence: &str) {
+        let _ = writeln!(self.text, "{:>15}    {sentence}", "");
+    }
+
+    /// Tells what kind of world this is.
+    pub(super) fn begin(&mut self, world: &World) {
+        let plan = world.plan();
+        let settings = &plan.settings;
+        let eager = if settings.eager { "with eager pushes" } else { "without eager pushes" };
+        let sentence = format!(
+            "{} nodes: {} rounds every {:?} {eager}, fan-out {}, chunks of {} bytes",
+            plan.nodes,
+            settings.strategy,
+            settings.interval,
+            settings.fanout,
+            settings.delta_bytes_max,
+        );
+        self.line(world.now(), &sentence);
+        let wires = match &plan.wires {
+            Wires::Uniform(link) => link.to_string(),
+            Wires::Profile(profile) => format!("as profile {} says", profile.name()),
+        };
+        let lost = match plan.delivery {
+            Delivery::Lossy => "what is lost stays lost",
+            Delivery::Reliable => "what is lost is sent again",
+        };
+        self.line(world.now(), &format!("links: {wires}; {lost}"));
+        self.rename(world);
+    }
+
+    pub(super) fn converged(&mut self, world: &World) {
+        self.line(world.now(), "everybody has the same");
+    }
+
+    pub(super) fn end(&mut self, world: &World, fault: Option<&Fault>) {
+        let sentence = match fault {
+            Some(fault) => format!("BROKEN {fault}"),
+            None => "the end: everybody has the same, and nobody has anything to say".to_owned(),
+        };
+        self.line(world.now(), &sentence);
+    }
+
+    fn rename(&mut self, world: &World) {
+        for node in 0..world.plan().nodes {
+            let life = world.incarnation(node);
+            let name = match life {
+                1 => format!("n{}", node + 1),
+                _ => format!("n{}/{life}", node + 1),
+            };
+            self.names.entry(world.origin(node, life)).or_insert(name);
+        }
+    }
+
+    fn stamp(&self, stamp: Stamp) -> String {
+        let unknown = stamp.origin.to_string();
+        let name = self.names.get(&stamp.origin).unwrap_or(&unknown);
+        format!("{}@{name}", stamp.lamport.0)
+    }
+
+    /// What happens, before it does.
+    pub(super) fn head(&self, world: &World, happening: &Happening) -> String {
+        let name = |node: usize| format!("n{}", node + 1);
+        match happening {
+            Happening::Request { node, request, .. } => {
+                format!("a client asks {} to {}", name(*node), describe_request(request))
+            }
+            Happening::Message { from, to, envelope } => {
+                let what = self.describe(&envelope.message);
+                format!("{} gets from {}: {what}", name(*to), name(*from))
+            }
+            Happening::PeerUp { node, peer } => {
+                format!("{} is connected to {}", name(*node), name(*peer))
+            }
+            Happening::PeerDown { node, peer } => {
+                format!("{} has lost its connection to {}", name(*node), name(*peer))
+            }
+            Happening::Wake { node } => format!("{} wakes", name(*node)),
+            Happening::Act(act) => describe_act(world, act),
+        }
+    }
+
+    /// What has happened, under the head told before.
+    pub(super) fn step(&mut self, world: &World, head: String) {
+        self.rename(world);
+        let output = world.output();
+        let silent = world.sent().is_empty() && output.events.is_empty() && head.ends_with("wakes");
+        if silent {
+            return;
+        }
+        self.line(world.now(), &head);
+        self.tell_sent(world.sent());
+        for (_, reply) in &output.reply {
+            let sentence = match reply {
+                Reply::Written { stamp, .. } => format!("done as {}", self.stamp(*stamp)),
+                Reply::Nothing => "nothing to be done".to_owned(),
+                Reply::Exhausted => "refused: the counters are exhausted".to_owned(),
+                Reply::TooLarge => "refused: too large".to_owned(),
+                Reply::Answer { covers, .. } => format!("answered: {covers}"),
+            };
+            self.more(&sentence);
+        }
+        for event in &output.events {
+            if let Some(sentence) = self.describe_event(world, event) {
+                self.more(&sentence);
+            }
+        }
+    }
+
+    fn tell_sent(&mut self, sent: &[Sent]) {
+        let mut rest = sent;
+        while let Some((first, _)) = rest.split_first() {
+            // Receivers of the same message, together.
+            let same = rest.iter().take_while(|other| other.is_same_message(first)).count();
+            let (group, others) = rest.split_at(same);
+            rest = others;
+            let what = self.describe(first.message());
+            let to: Vec<_> = group.iter().map(|sent| describe_sending(sent)).collect();
+            self.more(&format!("sends {what} ({} bytes) to {}", first.bytes(), to.join(", ")));
+        }
+    }
+
+    fn describe(&self, message: &Message) -> String {
+        match message {
+            Message::Push { writes, relay } => {
+                let relay = if relay.is_some() { ", to be passed on" } else { "" };
+                format!("a push of {}{relay}", self.describe_writes(writes))
+            }
+            Message::Open { digest, wish, .. } => {
+                let digest = if digest.is_some() { " and the digest" } else { "" };
+                let wish = describe_wish(wish.take, wish.give);
+                format!("the opening of a round to {wish}, with the hash{digest}")
+            }
+            Message::Digest { wish, .. } => {
+                format!("a digest, to {}", describe_wish(wish.take, wish.give))
+            }
+            Message::Delta { chunk, digest, .. } => {
+                let digest = if digest.is_some() { ", with a digest" } else { "" };
+                let last = if chunk.captured.is_some() { ", the last" } else { "" };
+                let writes = self.describe_writes(&chunk.writes);
+                format!("part {} of a delta{last}: {writes}{digest}", chunk.number + 1)
+            }
+            Message::Credit { .. } => "credit for one more part".to_owned(),
+            Message::Ask { .. } => "a question".to_owned(),
+            Message::Answer { covers, .. } => format!("the answer: {covers}"),
+            Message::Members { members } => format!("the addresses of {} members", members.len()),
+        }
+    }
+
+    fn describe_writes(&self, writes: &[cell::Write]) -> String {
+        let mut words: Vec<String> = Vec::new();
+        for write in writes.iter().take(TOLD_MAX) {
+            let cells: Vec<_> = write
+                .cells
+                .iter()
+                .take(TOLD_MAX)
+                .map(|cell| format!("{} {}", cell.key, describe_content(&cell.content)))
+                .collect();
+            let more = if write.cells.len() > TOLD_MAX { ", …" } else { "" };
+            words.push(format!("{} ({}{more})", self.stamp(write.stamp), cells.join(", ")));
+        }
+        match writes.len() {
+            0 => "no writes".to_owned(),
+            count if count > TOLD_MAX => format!("{count} writes: {}, …", words.join(", ")),
+            _ => words.join(", "),
+        }
+    }
+
+    fn describe_event(&self, world: &World, event: &Event) -> Option<String> {
+        let name = |id| format!("n{}", world.node(id) + 1);
+        Some(match event {
+            Event::Visible { key, stamp, .. } => {
+                format!("{key} shows {} from now on", self.stamp(*stamp))
+            }
+            Event::Conflict(Conflict { key, winner, loser }) => format!(
+                "LOST UPDATE: {} of {key} yields to {}; neither writer knew of the other",
+                self.stamp(*loser),
+                self.stamp(*winner)
+            ),
+            Event::RoundOpened { .. } => return None,
+            Event::Filled { peer, writes, .. } => {
+                format!("has all of the delta from {}: {writes} writes were missing", name(*peer))
+            }
+            Event::GivenUp { peer, .. } => format!("gives up a delta with {}", name(*peer)),
+            Event::Damage { peer, .. } => {
+                format!("DAMAGE: {} holds the same writes but other cells", name(*peer))
+            }
+            Event::Quarantined { peer, why } => format!("QUARANTINE of {}: {why}", name(*peer)),
+        })
+    }
+}
+
+fn describe_sending(sent: &Sent) -> String {
+    let to = format!("n{}", sent.to + 1);
+    match sent.sending {
+        Sending::Arrives(_, None) => to,
+        Sending::Arrives(_, Some(_)) => format!("{to} (twice)"),
+        Sending::Delayed => format!("{to} (packets lost, to be sent again)"),
+        Sending::Lost(reason) => format!("{to} (never arrives: {reason})"),
+        Sending::Unconnected => format!("{to} (never arrives: no connection)"),
+    }
+}
+
+fn describe_wish(take: bool, give: bool) -> &'static str {
+    match (take, give) {
+        (true, true) => "take and give",
+        (true, false) => "take",
+        (false, true) => "give",
+        (false, false) => "compare",
+    }
+}
+
+fn describe_content(content: &Content) -> String {
+    match content {
+        Content::Tombstone => "deleted".to_owned(),
+        Content::Value(value) if value.len() <= VALUE_BYTES_TOLD => {
+            format!("= {}", value.escape_ascii())
+        }
+        Content::Value(value) => {
+            let start = value.get(..VALUE_BYTES_TOLD).unwrap_or_default();
+            format!("= {}…", start.escape_ascii())
+        }
+    }
+}
+
+fn describe_request(request: &ClientRequest) -> String {
+    let keys: Vec<_> =
+        request.keys().take(TOLD_MAX).map(|key| key.escape_ascii().to_string()).collect();
+    let more = if request.keys().count() > TOLD_MAX { ", …" } else { "" };
+    match request {
+        ClientRequest::Set(_, value) => {
+            let value = describe_content(&Content::from(&value[..]));
+            format!("set {} {value}", keys.join(", "))
+        }
+        ClientRequest::SetAll(_) => format!("set {}{more} at once", keys.join(", ")),
+        ClientRequest::Delete(_) => format!("delete {}{more}", keys.join(", ")),
+    }
+}
+
+fn describe_act(world: &World, act: &Act) -> String {
+    let names = |nodes: &[usize]| -> String {
+        let names: Vec<_> = nodes.iter().map(|node| format!("n{}", node + 1)).collect();
+        names.join(", ")
+    };
+    match act {
+        Act::Ask { .. } => "a client asks".to_owned(),
+        Act::Cut { from, to, one_way: true } => {
+            format!("what {} says no longer reaches {}", names(from), names(to))
+        }
+        Act::Cut { from, to, one_way: false } => {
+            format!("the links between {} and {} are cut", names(from), names(to))
+        }
+        Act::Heal => "all cut links are mended".to_owned(),
+        Act::Pause(node) => format!("n{} freezes", node + 1),
+        Act::Resume(node) => format!("n{} goes on", node + 1),
+        Act::Crash(node) => match world.shard(*node) {
+            Some(shard) => {
+                format!("n{} dies with {} cells", node + 1, shard.store().cells())
+            }
+            None => format!("n{} is dead already", node + 1),
+        },
+        Act::Restart(node) => match world.shard(*node) {
+            Some(_) => format!("n{} is up already", node + 1),
+            None => format!("n{} starts, empty, as a new origin", node + 1),
+        },
+        Act::FaultsEnd => "the faults end: links are whole, everybody is up".to_owned(),
+    }
+}

@@ -1,0 +1,723 @@
+//! A cluster in one thread and in virtual time.
+//!
+//! A world is driven from outside, one step at a time: [`World::next`] advances time to the next
+//! thing that happens and hands it out, [`World::perform`] does it. Between the two a caller may
+//! look at everything, which is what checkers do. A node's output is carried out exactly as a real
+//! server does it: messages are sent, then clients get their replies, then events are told, then the
+//! next waking is set.
+//!
+//! What must stay true: the plan decides everything, so the same plan gives the same run, step by
+//! step; and a node learns of the world through the inputs of [`Shard::handle`] alone.
+//!
+//! Left out: clocks that run at different speeds, the time that handling takes, and disks (nodes
+//! live in memory: one that crashes comes back empty).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::network::{Network, Sending};
+use super::plan::{Act, ClientRequest, Delivery, Plan};
+use super::schedule::{Due, Parcel, Payload, Schedule};
+use super::tally::Tally;
+use crate::protocol::boundary::{Input, Output, Request, Token};
+use crate::protocol::codec;
+use crate::protocol::config::Config;
+use crate::protocol::id::{NodeId, Origin};
+use crate::protocol::message::{Envelope, Message};
+use crate::protocol::shard::Shard;
+use crate::protocol::time::Time;
+
+/// The longest that a node waits before it dials a peer with which it could talk.
+const REDIAL_MAX: Duration = Duration::from_millis(500);
+
+/// One thing that happens.
+#[derive(Debug)]
+pub enum Happening {
+    /// A client asks a node for a change.
+    Request {
+        /// The node.
+        node: usize,
+        /// Pairs the reply with it: the number of the act in the plan.
+        token: Token,
+        /// The change.
+        request: ClientRequest,
+    },
+    /// A message arrives.
+    Message {
+        /// The sender.
+        from: usize,
+        /// The receiver.
+        to: usize,
+        /// The message.
+        envelope: Envelope,
+    },
+    /// A node can reach a peer from now on.
+    PeerUp {
+        /// The node.
+        node: usize,
+        /// The peer.
+        peer: usize,
+    },
+    /// A node cannot reach a peer any more.
+    PeerDown {
+        /// The node.
+        node: usize,
+        /// The peer.
+        peer: usize,
+    },
+    /// A node wakes.
+    Wake {
+        /// The node.
+        node: usize,
+    },
+    /// Something happens to the cluster from outside.
+    Act(Act),
+}
+
+/// A message that was handed to the network, for the story.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The receiver.
+    pub to: usize,
+    /// What became of it.
+    pub sending: Sending,
+    payload: Arc<Payload>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan.name).field("now", &self.now).finish()
+    }
+}
+
+/// A node of a world.
+struct Node {
+    shard: Option<Shard>,
+    /// How often it has started.
+    incarnation: u32,
+    paused: bool,
+    /// What it will handle when it goes on.
+    backlog: VecDeque<Happening>,
+    wants_wake: Option<Time>,
+    /// The earliest wake that is scheduled.
+    wake_scheduled: Option<Time>,
+    /// The connection to each peer of which it was told and has not seen the end; 0 for none.
+    sees: Vec<u32>,
+}
+
+/// A cluster in virtual time. See the module's documentation.
+pub struct World {
+    plan: Plan,
+    now: Time,
+    schedule: Schedule,
+    network: Network,
+    nodes: Vec<Node>,
+    output: Output,
+    acting: usize,
+    tells: bool,
+    sent: Vec<Sent>,
+    /// What has been sent so far.
+    tally: Tally,
+    #[cfg(test)]
+    pub(super) tamper: Option<Tamper>,
+}
+
+/// Breaks a rule on purpose, in tests: changes a message as it is sent, or drops it by `false`.
+#[cfg(test)]
+pub(super) type Tamper = Box<dyn FnMut(&Shard, usize, &mut Envelope) -> bool>;
+
+impl Sent {
+    /// Whether this is the same message as another, sent to somebody else at once.
+    pub fn is_same_message(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.payload, &other.payload)
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.payload.envelope.message
+    }
+
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.payload.bytes
+    }
+}
+
+impl Node {
+    fn is_up(&self) -> bool {
+        self.shard.is_some()
+    }
+}
+
+impl World {
+    /// The world as the plan has it at its start: every node is up and connected to every other.
+    ///
+    /// `tells` keeps what was sent in the last step for [`World::sent`].
+    pub fn new(plan: Plan, tells: bool) -> Self {
+        let mut seeds = fastrand::Rng::with_seed(plan.seed);
+        let network = Network::new(&plan, seeds.fork());
+        let mut schedule = Schedule::default();
+        let begin = Time::START + plan.warm_up;
+        schedule.push(begin, Due::Begin);
+        for (number, (at, _)) in plan.acts.iter().enumerate() {
+            schedule.push(begin + *at, Due::Act(small(number)));
+        }
+        schedule.push(begin + plan.faults_end, Due::Act(u32::MAX));
+        let nodes = (0..plan.nodes).map(|_| Node {
+            shard: None,
+            incarnation: 0,
+            paused: false,
+            backlog: VecDeque::new(),
+            wants_wake: None,
+            wake_scheduled: None,
+            sees: vec![0; plan.nodes],
+        });
+        let mut world = Self {
+            now: Time::START,
+            schedule,
+            network,
+            nodes: nodes.collect(),
+            output: Output::default(),
+            acting: 0,
+            tells,
+            sent: Vec::new(),
+            tally: Tally::default(),
+            plan,
+            #[cfg(test)]
+            tamper: None,
+        };
+        (0..world.nodes.len()).for_each(|node| world.start(node));
+        for one in 0..world.nodes.len() {
+            for other in one + 1..world.nodes.len() {
+                world.schedule.push(Time::START, Due::Connect(small(one), small(other)));
+            }
+        }
+        world
+    }
+
+    /// The time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// What the run consists of.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The shard of a node, if it is up.
+    pub fn shard(&self, node: usize) -> Option<&Shard> {
+        self.nodes[node].shard.as_ref()
+    }
+
+    /// The shards of the nodes that are up.
+    pub fn shards(&self) -> impl Iterator<Item = (usize, &Shard)> {
+        self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.shard.as_ref()?)))
+    }
+
+    /// Whether a node handles nothing for the time being.
+    pub fn is_paused(&self, node: usize) -> bool {
+        self.nodes[node].paused
+    }
+
+    /// What the last step gave, apart from messages: replies and events.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// What was sent in the last step, if the world tells.
+    pub fn sent(&self) -> &[Sent] {
+        &self.sent
+    }
+
+    /// What has been sent, counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Counts from zero again.
+    pub fn reset_tally(&mut self) {
+        self.tally = Tally::default();
+    }
+
+    /// Whether all nodes are up and hold the same, by their own account.
+    pub fn is_converged(&self) -> bool {
+        let mut summaries = self.shards().map(|(_, shard)| shard.summary());
+        let first = summaries.next();
+        self.nodes.iter().all(Node::is_up) && summaries.all(|summary| Some(summary) == first)
+    }
+
+    /// The id of a node.
+    pub fn id(&self, node: usize) -> NodeId {
+        NodeId(node as u128 + 1)
+    }
+
+    /// The node of an id.
+    pub fn node(&self, id: NodeId) -> usize {
+        number_of(id)
+    }
+
+    /// The origin under which a node writes in its present or next life.
+    pub fn origin(&self, node: usize, incarnation: u32) -> Origin {
+        Origin::of(self.id(node), u64::from(incarnation))
+    }
+
+    /// How often a node has started.
+    pub fn incarnation(&self, node: usize) -> u32 {
+        self.nodes[node].incarnation
+    }
+
+    /// Advances to the next thing that happens before `end`, or at it, and hands it out; `None`
+    /// when there is none, and then it is `end`.
+    pub fn next(&mut self, end: Time) -> Option<Happening> {
+        while self.schedule.next().is_some_and(|at| at <= end) {
+            let (at, due) = self.schedule.pop()?;
+            self.now = self.now.max(at);
+            if let Some(happening) = self.due(due) {
+                return Some(happening);
+            }
+        }
+        self.now = self.now.max(end);
+        None
+    }
+
+    /// Does what [`World::next`] handed out.
+    pub fn perform(&mut self, happening: Happening) {
+        self.output.clear();
+        self.sent.clear();
+        match happening {
+            Happening::Act(act) => self.act(act),
+            Happening::Request { node, token, request } => {
+                self.request(node, token, &request);
+            }
+            Happening::Message { from, to, envelope } => {
+                let from = self.id(from);
+                self.handle(to, Input::Message(from, envelope));
+            }
+            Happening::PeerUp { node, peer } => {
+                let round_trip = self.network.round_trip(node, peer);
+                let peer = self.id(peer);
+                self.handle(node, Input::PeerUp(peer, round_trip));
+            }
+            Happening::PeerDown { node, peer } => {
+                let peer = self.id(peer);
+                self.handle(node, Input::PeerDown(peer));
+            }
+            Happening::Wake { node } => self.handle(node, Input::Wake),
+        }
+    }
+
+    fn request(&mut self, node: usize, token: Token, request: &ClientRequest) {
+        match request {
+            ClientRequest::Set(key, value) => {
+                self.handle(node, Input::Request(token, Request::Set { key, value }));
+            }
+            ClientRequest::SetAll(pairs) => {
+                let pairs: Vec<_> =
+                    pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+                self.handle(node, Input::Request(token, Request::SetAll(&pairs)));
+            }
+            ClientRequest::Delete(keys) => {
+                let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+                self.handle(node, Input::Request(token, Request::Delete(&keys)));
+            }
+        }
+    }
+
+    /// Hands an input to a node and carries out what comes of it.
+    fn handle(&mut self, node: usize, input: Input<'_>) {
+        let Some(shard) = &mut self.nodes[node].shard else { return };
+        self.acting = node;
+        shard.handle(self.now, input, &mut self.output);
+        self.send_all(node);
+        // Replies and events are read by whoever drives the world.
+        self.set_wake(node, self.output.wake);
+    }
+
+    fn send_all(&mut self, from: usize) {
+        let mut sends = std::mem::take(&mut self.output.send);
+        for send in sends.drain(..) {
+            #[cfg_attr(not(test), allow(unused_mut, reason = "changed by tests only"))]
+            let mut envelope = send.envelope;
+            #[cfg(test)]
+            if let (Some(tamper), Some(shard)) = (&mut self.tamper, &self.nodes[from].shard) {
+                let to = usize::try_from(send.to[0].0 - 1).unwrap();
+                if !tamper(shard, to, &mut envelope) {
+                    continue;
+                }
+            }
+            let payload = Payload::new(envelope, self.plan.encode);
+            self.tally.add(&payload.envelope.message, payload.bytes, send.to.len());
+            let payload = Arc::new(payload);
+            for to in send.to.iter().map(|id| number_of(*id)) {
+                let parcel = Parcel {
+                    from: small(from),
+                    to: small(to),
+                    connection: self.network.connection(from, to),
+                    incarnation: self.nodes[to].incarnation,
+                    payload: Arc::clone(&payload),
+                };
+                let schedule = &mut self.schedule;
+                let sending = self.network.send(self.now, parcel, send.lane, schedule);
+                if self.tells {
+                    self.sent.push(Sent { to, sending, payload: Arc::clone(&payload) });
+                }
+            }
+        }
+        // The memory is kept for the next step.
+        self.output.send = sends;
+    }
+
+    fn set_wake(&mut self, node: usize, wake: Option<Time>) {
+        let state = &mut self.nodes[node];
+        state.wants_wake = wake;
+        if let Some(at) = wake
+            && state.wake_scheduled.is_none_or(|scheduled| at < scheduled)
+        {
+            state.wake_scheduled = Some(at);
+            self.schedule.push(at.max(self.now), Due::Wake(small(node)));
+        }
+    }
+
+    /// What becomes of something that is due: a happening, or nothing that anybody need know.
+    fn due(&mut self, due: Due) -> Option<Happening> {
+        match due {
+            Due::Begin => {
+                self.begin();
+                None
+            }
+            Due::Act(u32::MAX) => Some(Happening::Act(Act::FaultsEnd)),
+            Due::Act(number) => self.planned(number),
+            Due::Deliver(parcel) => self.arrival(parcel),
+            Due::Resend(resend) => {
+                self.network.resend(self.now, resend, &mut self.schedule);
+                None
+            }
+            Due::Wake(node) => self.waking(node as usize),
+            Due::Late(happening) => self.unless_paused(*happening),
+            Due::PeerUp(node, peer) => {
+                let (node, peer) = (node as usize, peer as usize);
+                self.unless_paused(Happening::PeerUp { node, peer })
+            }
+            Due::PeerDown { node, peer, connection } => {
+                let (node, peer) = (node as usize, peer as usize);
+                let seen = &mut self.nodes[node].sees[peer];
+                if *seen != connection {
+                    return None;
+                }
+                *seen = 0;
+                self.unless_paused(Happening::PeerDown { node, peer })
+            }
+            Due::LinkChanges(one, other) => {
+                self.follow_description(one as usize, other as usize);
+                None
+            }
+            Due::Detect { pair: (one, other), since } => {
+                let (one, other) = (one as usize, other as usize);
+                if self.network.is_stuck_since(one, other, since) {
+                    self.lose_connection(one, other);
+                }
+                None
+            }
+            Due::Connect(one, other) => {
+                self.connect(one as usize, other as usize);
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        self.network.begin();
+        self.tally = Tally::default();
+        if self.plan.wires.have_cuts() {
+            for one in 0..self.nodes.len() {
+                (one + 1..self.nodes.len()).for_each(|other| self.follow_description(one, other));
+            }
+        }
+    }
+
+    fn planned(&mut self, number: u32) -> Option<Happening> {
+        let (_, act) = &self.plan.acts[number as usize];
+        match act {
+            Act::Ask { node, request } => {
+                let (node, token) = (*node, Token(u64::from(number)));
+                let happening = Happening::Request { node, token, request: request.clone() };
+                self.unless_paused(happening)
+            }
+            act => Some(Happening::Act(act.clone())),
+        }
+    }
+
+    fn arrival(&mut self, parcel: Parcel) -> Option<Happening> {
+        let Parcel { from, to, connection, incarnation, payload } = parcel;
+        let (from, to) = (from as usize, to as usize);
+        let same_life = self.nodes[to].is_up() && self.nodes[to].incarnation == incarnation;
+        let same_connection =
+            self.network.connection(from, to) == connection && self.network.is_connected(from, to);
+        if !same_life || (self.plan.delivery == Delivery::Reliable && !same_connection) {
+            return None;
+        }
+        let envelope = match Arc::try_unwrap(payload) {
+            Ok(payload) => payload.open(),
+            Err(payload) => payload.read(),
+        };
+        self.unless_paused(Happening::Message { from, to, envelope })
+    }
+
+    fn waking(&mut self, node: usize) -> Option<Happening> {
+        let now = self.now;
+        let state = &mut self.nodes[node];
+        if state.wake_scheduled.is_some_and(|at| at <= now) {
+            state.wake_scheduled = None;
+        }
+        match state.wants_wake {
+            Some(at) if at <= now => {
+                state.wants_wake = None;
+                self.unless_paused(Happening::Wake { node })
+            }
+            wake => {
+                self.set_wake(node, wake);
+                None
+            }
+        }
+    }
+
+    /// Nothing happens at a node that is down; what happens at a paused one waits.
+    fn unless_paused(&mut self, happening: Happening) -> Option<Happening> {
+        let node = match &happening {
+            Happening::Request { node, .. }
+            | Happening::Message { to: node, .. }
+            | Happening::PeerUp { node, .. }
+            | Happening::PeerDown { node, .. }
+            | Happening::Wake { node } => *node,
+            Happening::Act(_) => return Some(happening),
+        };
+        let state = &mut self.nodes[node];
+        if state.paused {
+            state.backlog.push_back(happening);
+            return None;
+        }
+        state.is_up().then_some(happening)
+    }
+
+    // What happens from outside.
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Ask { .. } => {}
+            Act::Cut { from, to, one_way } => {
+                for &one in &from {
+                    for &other in to.iter().filter(|other| **other != one) {
+                        self.network.set_cut(one, other, true);
+                        if !one_way {
+                            self.network.set_cut(other, one, true);
+                        }
+                        self.link_changed(one, other);
+                    }
+                }
+            }
+            Act::Heal => {
+                self.network.heal();
+                self.links_changed();
+            }
+            Act::Pause(node) => {
+                self.nodes[node].paused = self.nodes[node].is_up();
+                (0..self.nodes.len()).for_each(|peer| self.link_changed(node, peer));
+            }
+            Act::Resume(node) => self.resume(node),
+            Act::Crash(node) => self.crash(node),
+            Act::Restart(node) => self.restart(node),
+            Act::FaultsEnd => {
+                self.network.end_faults();
+                for node in 0..self.nodes.len() {
+                    self.resume(node);
+                    self.restart(node);
+                }
+                self.links_changed();
+            }
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        self.nodes[node].incarnation += 1;
+        let incarnation = self.nodes[node].incarnation;
+        let (settings, seed) = (&self.plan.settings, self.network.rng().u64(..));
+        let config = Config {
+            strategy: settings.strategy,
+            eager: settings.eager,
+            interval: settings.interval,
+            fanout: settings.fanout,
+            relay_window: settings.relay_window,
+            delta_bytes_max: settings.delta_bytes_max,
+            trace: true,
+            ..Config::new(self.id(node), self.origin(node, incarnation), seed)
+        };
+        self.nodes[node].shard = Some(Shard::new(config));
+    }
+
+    fn resume(&mut self, node: usize) {
+        if !std::mem::replace(&mut self.nodes[node].paused, false) {
+            return;
+        }
+        for late in std::mem::take(&mut self.nodes[node].backlog) {
+            self.schedule.push(self.now, Due::Late(Box::new(late)));
+        }
+        (0..self.nodes.len()).for_each(|peer| self.link_changed(node, peer));
+    }
+
+    fn crash(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let state = &mut self.nodes[node];
+        state.shard = None;
+        state.paused = false;
+        state.backlog.clear();
+        state.wants_wake = None;
+        state.sees.fill(0);
+        for peer in 0..self.nodes.len() {
+            if peer != node && self.network.is_connected(node, peer) {
+                self.network.disconnect(node, peer);
+                self.tell_down_later(peer, node, self.plan.detection);
+            }
+        }
+    }
+
+    fn restart(&mut self, node: usize) {
+        if self.nodes[node].is_up() {
+            return;
+        }
+        self.start(node);
+        (0..self.nodes.len()).for_each(|peer| self.link_changed(node, peer));
+    }
+
+    // Connections.
+
+    fn links_changed(&mut self) {
+        for one in 0..self.nodes.len() {
+            (one + 1..self.nodes.len()).for_each(|other| self.link_changed(one, other));
+        }
+    }
+
+    /// Takes note of whether two nodes can talk: a connection that is stuck too long ends, and two
+    /// nodes that could have one dial.
+    fn link_changed(&mut self, one: usize, other: usize) {
+        if one == other {
+            return;
+        }
+        let still = self.nodes[one].paused || self.nodes[other].paused;
+        let stuck = still || self.network.is_cut(self.now, one, other);
+        let since = self.network.set_stuck(self.now, one, other, stuck);
+        let connected = self.network.is_connected(one, other);
+        if let Some(since) = since
+            && connected
+        {
+            let pair = (small(one), small(other));
+            self.schedule.push(self.now + self.plan.detection, Due::Detect { pair, since });
+        }
+        if !stuck && !connected {
+            let wait = self.up_to(REDIAL_MAX) + self.network.round_trip(one, other);
+            self.schedule.push(self.now + wait, Due::Connect(small(one), small(other)));
+        }
+    }
+
+    /// Follows the cuts of a link's description, from one change to the next.
+    fn follow_description(&mut self, one: usize, other: usize) {
+        self.link_changed(one, other);
+        let (there, back) = (self.plan.wires.link(one, other), self.plan.wires.link(other, one));
+        let now = self.network.described_time(self.now);
+        let cuts = there.cuts.iter().chain(&back.cuts);
+        let next = cuts.filter_map(|cut| {
+            let period = cut.every.unwrap_or_default().as_nanos();
+            let passed = now.saturating_sub(cut.start).as_nanos().checked_div(period);
+            let passed = u32::try_from(passed.unwrap_or_default()).unwrap_or(u32::MAX);
+            let begins = cut.start + cut.every.unwrap_or_default().saturating_mul(passed);
+            let again = cut.every.map(|every| begins + every);
+            let changes = [Some(begins), Some(begins + cut.length), again];
+            changes.into_iter().flatten().filter(|at| *at > now).min()
+        });
+        if let Some(next) = next.min() {
+            let due = Due::LinkChanges(small(one), small(other));
+            self.schedule.push(self.now + (next - now), due);
+        }
+    }
+
+    fn lose_connection(&mut self, one: usize, other: usize) {
+        self.network.disconnect(one, other);
+        self.tell_down_later(one, other, Duration::ZERO);
+        self.tell_down_later(other, one, Duration::ZERO);
+        // If the link has just come back, they dial at once.
+        self.link_changed(one, other);
+    }
+
+    /// The two ends of a connection notice its end at slightly different times.
+    fn tell_down_later(&mut self, node: usize, peer: usize, after: Duration) {
+        let wait = after + self.up_to(self.plan.detection / 8);
+        let connection = self.network.connection(node, peer);
+        let due = Due::PeerDown { node: small(node), peer: small(peer), connection };
+        self.schedule.push(self.now + wait, due);
+    }
+
+    fn connect(&mut self, one: usize, other: usize) {
+        let ready = |node: &Node| node.is_up() && !node.paused;
+        let ready = ready(&self.nodes[one]) && ready(&self.nodes[other]);
+        if !ready
+            || self.network.is_connected(one, other)
+            || self.network.is_cut(self.now, one, other)
+        {
+            return;
+        }
+        self.network.connect(one, other);
+        let connection = self.network.connection(one, other);
+        for (node, peer) in [(one, other), (other, one)] {
+            // A new connection replaces one of which the end was not noticed.
+            if std::mem::replace(&mut self.nodes[node].sees[peer], connection) != 0 {
+                let late = Box::new(Happening::PeerDown { node, peer });
+                self.schedule.push(self.now, Due::Late(late));
+            }
+            self.schedule.push(self.now, Due::PeerUp(small(node), small(peer)));
+        }
+    }
+
+    fn up_to(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.network.rng().f64())
+    }
+}
+
+impl Payload {
+    fn new(envelope: Envelope, encode: bool) -> Self {
+        if encode {
+            let frame = codec::encode(&envelope);
+            let bytes = frame.len();
+            Self { envelope, frame: Some(frame), bytes }
+        } else {
+            let bytes = codec::encoded_bytes(&envelope);
+            Self { envelope, frame: None, bytes }
+        }
+    }
+
+    /// The message as its receiver reads it.
+    fn read(&self) -> Envelope {
+        match &self.frame {
+            Some(frame) => codec::decode(frame).expect("what was encoded can be decoded"),
+            None => self.envelope.clone(),
+        }
+    }
+
+    /// The same for the last receiver.
+    fn open(self) -> Envelope {
+        if self.frame.is_some() { self.read() } else { self.envelope }
+    }
+}
+
+/// The node of an id.
+fn number_of(id: NodeId) -> usize {
+    usize::try_from(id.0 - 1).expect("ids are small numbers here")
+}
+
+/// Numbers of nodes and acts are small.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).expect("fewer than four thousand million nodes and acts")
+}
