@@ -23,6 +23,7 @@ use crate::lab::config::{
 };
 use crate::lab::report::{Outcome, Report};
 use crate::lab::result::RunResult;
+use crate::lab::simulated;
 use crate::lab::threshold::Threshold;
 use crate::lab::workload::Arrivals;
 use crate::protocol::profile::{Profile, ProfileError};
@@ -424,7 +425,11 @@ async fn measure(config: &CompareConfig) -> Result<Vec<RunResult>, MeasureError>
                 point.profile.name(),
                 point.spreading
             ));
-            results.push(cluster::measure(config, point, run).await?);
+            results.push(if config.simulate {
+                simulated::measure(config, point, run)
+            } else {
+                cluster::measure(config, point, run).await?
+            });
             progress.inc(1);
         }
     }

@@ -8,7 +8,7 @@
 //!
 //! 1. [`config`]: what is compared, a product of axes, and the command that says it;
 //! 2. [`workload`]: all writes of a run, decided before it begins, from a seed;
-//! 3. [`cluster`]: the run itself, on real nodes; [`record`]: what happened to each write, and how the run is judged;
+//! 3. [`cluster`] and [`simulated`]: the run itself, on real nodes or in virtual time; [`record`]: what happened to each write, and how the run is judged;
 //! 4. [`statistics`]: percentiles that do not forget what never finished, and spread over runs;
 //! 5. [`theory`]: what epidemics are known to need, beside what was measured;
 //! 6. [`result`]: the numbers, as JSON holds them;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod record;
 pub mod report;
 pub mod result;
+pub mod simulated;
 pub mod statistics;
 pub mod theory;
 pub mod threshold;
