@@ -411,7 +411,7 @@ mod tests {
     impl Rogue {
         async fn dial(secret: &Secret, node: &Node) -> Self {
             let identity = NodeIdentity::from_seed([7; 32]).unwrap();
-            let quic = quic_configs(secret, &identity).unwrap();
+            let quic = quic_configs(secret, &identity, false).unwrap();
             Self::dial_with(quic.client, quic.endpoint, node).await.unwrap()
         }
 
@@ -452,7 +452,7 @@ mod tests {
         async_std::task::block_on(async {
             let crypto = QuicClientConfig::try_from(tls_of_a_stranger(&secret)).unwrap();
             let identity = NodeIdentity::from_seed([7; 32]).unwrap();
-            let config = quic_configs(&secret, &identity).unwrap().endpoint;
+            let config = quic_configs(&secret, &identity, false).unwrap().endpoint;
             let client = quinn::ClientConfig::new(Arc::new(crypto));
             // In TLS 1.3 a client is done before the server has looked at its certificate.
             if let Ok(rogue) = Rogue::dial_with(client, config, &node).await {

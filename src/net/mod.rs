@@ -149,11 +149,12 @@ impl Net {
             io::ErrorKind::AddrInUse => NetError::PortInUse { address },
             _ => NetError::Listen { address, source },
         };
-        let quic = tuning::quic_configs(&config.secret, &config.identity)?;
-        let socket = UdpSocket::bind(address).map_err(listen_error)?;
-        let local_address = socket.local_addr().map_err(listen_error)?;
         // A network that changes nothing is left out altogether.
         let emulation = config.emulation.filter(|it| !it.profile().is_transparent());
+        let emulated = emulation.is_some();
+        let quic = tuning::quic_configs(&config.secret, &config.identity, emulated)?;
+        let socket = UdpSocket::bind(address).map_err(listen_error)?;
+        let local_address = socket.local_addr().map_err(listen_error)?;
         let traffic = Arc::new(Traffic::default());
         let socket =
             Socket::new(socket, emulation.clone(), Arc::clone(&traffic)).map_err(listen_error)?;
