@@ -349,7 +349,7 @@ fn misdeed(change: impl Fn(&mut Write)) -> (Vec<Misdeed>, bool) {
         seen: Seen::default(),
     };
     let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(9), origin: Origin(2) };
-    let mut write = Write { stamp, seq: 9, cells: vec![cell] };
+    let mut write = Write::new(stamp, 9, vec![cell]);
     change(&mut write);
     let message = Message::Push { writes: vec![write], relay: None };
     let (version, shard, scope, epoch) = (WIRE_VERSION, ShardId(0), Scope::default(), Epoch(0));

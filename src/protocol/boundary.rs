@@ -191,7 +191,7 @@ impl Sender {
         self,
         to: &Arc<[NodeId]>,
         relay: Option<Span>,
-        write: Write,
+        mut write: Write,
         output: &mut Output,
     ) {
         let more = write.bytes();
@@ -201,7 +201,14 @@ impl Sender {
         for send in output.send.iter_mut().rev().filter(has_room) {
             match &mut send.envelope.message {
                 Message::Push { writes, relay: theirs } if *theirs == relay => {
-                    writes.push(write);
+                    if let Some(last) = writes.last_mut()
+                        && write.cover(last)
+                    {
+                        send.bytes -= last.bytes();
+                        *last = write;
+                    } else {
+                        writes.push(write);
+                    }
                     send.bytes += more;
                     return;
                 }

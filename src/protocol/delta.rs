@@ -298,7 +298,7 @@ impl Outgoing {
                     write.cells.push(cell);
                 }
                 _ => {
-                    writes.push(Write { stamp, seq: dot.seq, cells: vec![cell] });
+                    writes.push(Write::new(stamp, dot.seq, vec![cell]));
                     bytes += WRITE_OVERHEAD_BYTES;
                 }
             }

@@ -66,10 +66,11 @@ impl Pushes {
 impl Shard {
     /// Sends a write of this node on its way to everybody.
     pub(super) fn push(&mut self, now: Time, write: &Write, output: &mut Output) {
-        let (sender, closes) = (self.sender(), now + self.relay_window());
+        let sender = self.sender();
         let legs = Arc::clone(&self.pushes.legs);
         for leg in legs.iter() {
             if leg.gathers {
+                let closes = now + self.relay_window();
                 self.pushes.gather(closes, leg, write, sender, output);
             } else {
                 sender.push(&leg.to, leg.relay, write.clone(), output);
@@ -88,7 +89,7 @@ impl Shard {
     ) {
         let sent = writes.len();
         writes.retain(|write| {
-            let seqs = (write.seq, write.last_dot().seq);
+            let seqs = (write.first_seq(), write.last_dot().seq);
             self.vector.leaves_room_for(write.stamp.origin, seqs)
         });
         self.counters.writes_crowded_out += (sent - writes.len()) as u64;

@@ -222,7 +222,7 @@ impl Shard {
             return Reply::Exhausted;
         };
         let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
-        let write = Write { stamp, seq: self.seq + 1, cells };
+        let write = Write::new(stamp, self.seq + 1, cells);
         // Whatever is wrong with it, peers would not take it from us.
         if !write.is_well_formed() {
             return Reply::TooLarge;
@@ -243,7 +243,11 @@ impl Shard {
     /// Marks and merges the cells of a write that are missing; says whether any was.
     fn merge(&mut self, write: Write, output: &mut Output) -> bool {
         let dots = write.dot()..=write.last_dot();
-        let Write { stamp, seq: first, cells } = write;
+        let covered_first = write.first_seq();
+        let Write { stamp, seq: first, cells, .. } = write;
+        if covered_first < first {
+            self.vector.insert_all(stamp.origin, covered_first, first - 1);
+        }
         let mut missing = false;
         for (more, cell) in (0..).zip(cells) {
             let dot = Dot { origin: stamp.origin, seq: first + more };
@@ -650,7 +654,7 @@ mod tests {
         let cells = vec![cluster.shards[1].cell_write("k".into(), Content::Tombstone)];
         let to: std::sync::Arc<[_]> = [NodeId(1)].into();
         let sender = cluster.shards[1].sender();
-        sender.push(&to, None, Write { stamp, seq: 1, cells }, &mut output);
+        sender.push(&to, None, Write::new(stamp, 1, cells), &mut output);
         let envelope = output.send.remove(0).envelope;
         cluster.handle(0, Input::Message(NodeId(2), envelope));
         let told = cluster
@@ -678,6 +682,26 @@ mod tests {
         let keys: [&[u8]; 1] = [b"a"];
         let reply = cluster.handle(1, Input::Request(Token(3), Request::Delete(&keys)));
         assert_eq!(reply, Some(Reply::Nothing));
+    }
+
+    #[test]
+    fn of_writes_to_one_key_in_one_batch_only_the_last_travels() {
+        let mut cluster = Cluster::new(2, |_| ());
+        let mut output = Output::default();
+        for (key, value) in [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4"), ("a", "5"), ("a", "6")]
+        {
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            let request = Input::Request(Token(0), Request::Set { key, value });
+            cluster.shards[0].handle(Time::START, request, &mut output);
+        }
+        assert_eq!(output.send.len(), 1);
+        let envelope = output.send.remove(0).envelope;
+        let Message::Push { writes, .. } = &envelope.message else { panic!("a push") };
+        let told: Vec<_> = writes.iter().map(|write| (write.seq, write.covers)).collect();
+        assert_eq!(told, [(2, 1), (3, 0), (6, 2)]);
+        cluster.handle(1, Input::Message(NodeId(1), envelope));
+        assert!(cluster.is_converged());
+        assert_eq!(cluster.value(1, "a").as_deref(), Some("6"));
     }
 
     #[test]
@@ -782,7 +806,7 @@ mod tests {
                 content: Content::Tombstone,
                 seen: Seen::default(),
             };
-            let writes = vec![Write { stamp, seq: 2, cells: vec![cell] }];
+            let writes = vec![Write::new(stamp, 2, vec![cell])];
             Message::Push { writes, relay: None }
         });
         assert_eq!(misdeeds, [Misdeed::Malformed]);

@@ -206,6 +206,11 @@ impl VersionVector {
         self.origins.entry(dot.origin).or_default().insert(dot.seq)
     }
 
+    /// Adds the dots of `origin` from `first` to `last`, both included.
+    pub fn insert_all(&mut self, origin: Origin, first: u64, last: u64) {
+        self.origins.entry(origin).or_default().insert_range(first, last);
+    }
+
     /// Whether [`RANGES_PUSHED_MAX`] leaves room for a pushed write with these dots of an origin.
     pub fn leaves_room_for(&self, origin: Origin, (first, last): (u64, u64)) -> bool {
         match self.origins.get(&origin) {

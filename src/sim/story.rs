@@ -160,7 +160,7 @@ impl Story {
             let (group, others) = rest.split_at(same);
             rest = others;
             let what = self.describe(first.message());
-            let to: Vec<_> = group.iter().map(|sent| describe_sending(sent)).collect();
+            let to: Vec<_> = group.iter().map(describe_sending).collect();
             self.more(&format!("sends {what} ({} bytes) to {}", first.bytes(), to.join(", ")));
         }
     }
