@@ -348,6 +348,20 @@ fn a_peer_that_leaves_is_missed_at_once() {
     assert_eq!(a.net.send(b_id, Lane::Push, Bytes::new()), Sent::NotConnected);
 }
 
+/// A node leaves when its owner drops it, whatever handles its handler may have kept.
+#[test]
+fn a_dropped_node_leaves() {
+    let (a, b) = pair();
+    let b_id = b.id();
+    drop(b);
+    a.wait("its peer go", |events| {
+        events
+            .iter()
+            .find(|event| matches!(event, NetEvent::Down { peer, .. } if *peer == b_id))?;
+        Some(())
+    });
+}
+
 #[test]
 fn a_restarted_peer_is_redialled_on_its_old_address() {
     let secret = secret();
@@ -435,6 +449,60 @@ fn cut_pair(start: &str, length: &str) -> (Node, Node, [Emulation; 2]) {
     emulations[0].place(b.address(), 1);
     emulations[1].place(a.address(), 0);
     (a, b, emulations)
+}
+
+/// A network emulated around two nodes that push a frame to and fro: how long each round trip took,
+/// and what the emulation did.
+fn emulated_round_trips(link: &str, count: usize) -> (Vec<Duration>, u64, u64) {
+    let text = format!("description = 'test'\n[default]\n{link}");
+    let profile = Profile::parse("test.toml", &text).unwrap();
+    let emulations = [1, 2].map(|me| Emulation::new(profile.clone(), me, 7));
+    let secret = secret();
+    let nodes = [1u8, 2].map(|seed| {
+        let emulation = emulations[usize::from(seed) - 1].clone();
+        Recipe { emulation: Some(emulation), ..Recipe::new(&secret, seed) }.start()
+    });
+    let [a, b] = &nodes;
+    a.net.dial(b.address());
+    a.wait_up(b);
+    b.wait_up(a);
+    let frame = Bytes::from_static(b"to and fro");
+    let round_trips = (1..=count).map(|n| {
+        let sent_at = Instant::now();
+        assert_eq!(a.net.send(b.id(), Lane::Push, frame.clone()), Sent::Queued);
+        b.wait_frames(n);
+        assert_eq!(b.net.send(a.id(), Lane::Push, frame.clone()), Sent::Queued);
+        a.wait_frames(n);
+        sent_at.elapsed()
+    });
+    let round_trips = round_trips.collect();
+    let counts = emulations.map(|emulation| emulation.count());
+    let offered = counts.iter().map(|count| count.offered).sum();
+    (round_trips, offered, counts.iter().map(|count| count.lost).sum())
+}
+
+/// No packet is early by more than the timers' lead, and the fastest round trip of many takes less
+/// than twice what the profile says, however loaded the machine is.
+#[test]
+fn emulated_latency_is_what_the_profile_says() {
+    let (mut round_trips, _, lost) = emulated_round_trips("latency = '10ms'", 50);
+    round_trips.sort();
+    println!("20 ms wanted: fastest {:?}, median {:?}", round_trips[0], round_trips[25]);
+    assert!(round_trips[0] >= Duration::from_micros(19_800), "{:?}", round_trips[0]);
+    assert!(round_trips[0] < Duration::from_millis(40), "{:?}", round_trips[0]);
+    assert_eq!(lost, 0);
+}
+
+/// Everything arrives in spite of loss, and as much is lost as the profile says: within five
+/// standard deviations.
+#[test]
+fn emulated_loss_is_what_the_profile_says() {
+    let (_, offered, lost) = emulated_round_trips("loss = '10%'", 300);
+    let expected = offered as f64 * 0.1;
+    let deviation = (offered as f64 * 0.1 * 0.9).sqrt();
+    println!("10 % wanted: {lost} of {offered} packets");
+    assert!(offered > 600, "{offered}");
+    assert!((lost as f64 - expected).abs() < 5.0 * deviation, "{lost} of {offered}");
 }
 
 /// A cut that is shorter than the idle timeout breaks no link, and what was sent meanwhile arrives

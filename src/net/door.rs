@@ -80,6 +80,13 @@ struct Greeted {
 impl Net {
     /// Accepts connections until the endpoint is closed.
     pub(super) async fn accept(self, endpoint: quinn::Endpoint) {
+        self.accept_all(&endpoint).await;
+        if !self.is_closing() {
+            log::error!("{}: the socket has failed; no peer can be reached", self.local_address());
+        }
+    }
+
+    async fn accept_all(&self, endpoint: &quinn::Endpoint) {
         let handshakes = Arc::new(AtomicUsize::new(0));
         while let Some(incoming) = endpoint.accept().await {
             let waiting = handshakes.load(Ordering::Relaxed);
@@ -132,9 +139,17 @@ impl Net {
             Err(Farewell::new(FarewellCode::Silent, "no hello in time").into())
         })
         .await;
+        if result.is_err() {
+            self.forget(&connection);
+        }
         match result {
             Ok(met) => met,
-            Err(NoHello::Ended(error)) => self.ended(address, &error),
+            Err(NoHello::Ended(error)) => match (Ending::of(&error), peer_of(&connection)) {
+                (Ending::Theirs(Farewell { code: FarewellCode::Duplicate, .. }), Ok(peer)) => {
+                    Met::Known(peer)
+                }
+                _ => self.ended(address, &error),
+            },
             Err(NoHello::Bad(farewell)) => {
                 connection.close(farewell.code.number(), farewell.reason.as_bytes());
                 match farewell.code.refused() {
@@ -177,13 +192,8 @@ impl Net {
             connection.close(FarewellCode::Duplicate.number(), b"there is a link already");
             return Ok(Met::Known(peer));
         }
-        match Link::open_push(connection, self.hello(true)).await {
-            Ok(to_peer) => Ok(self.start(link, to_peer, greeted)),
-            Err(error) => {
-                self.lost(&link, &Ending::of(&error));
-                Err(error.into())
-            }
-        }
+        let to_peer = Link::open_push(connection, self.hello(true)).await?;
+        Ok(self.start(link, to_peer, greeted))
     }
 
     fn start(&self, link: Arc<Link>, to_peer: SendStream, greeted: Greeted) -> Met {

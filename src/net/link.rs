@@ -292,33 +292,38 @@ impl Link {
     }
 
     fn put_exchange(self: &Arc<Self>, net: &Net, id: u64, frame: Frame) -> bool {
-        let (length, last) = (frame.bytes.len(), frame.last);
-        let waiting = self.exchange_bytes.load(Ordering::Relaxed);
-        if waiting > 0 && waiting + length > net.limits().exchange_queue_bytes_max {
-            return false;
+        let length = frame.bytes.len();
+        // Counted before it is queued: its writer may have taken it off again a moment later.
+        let waiting = self.exchange_bytes.fetch_add(length, Ordering::Relaxed);
+        let fits = waiting == 0 || waiting + length <= net.limits().exchange_queue_bytes_max;
+        let queued = fits && self.queue_exchange(id, frame);
+        if !queued {
+            self.exchange_bytes.fetch_sub(length, Ordering::Relaxed);
         }
+        queued
+    }
+
+    /// Adds a frame to its exchange, which it may open or end. How much may wait is checked already.
+    fn queue_exchange(self: &Arc<Self>, id: u64, frame: Frame) -> bool {
+        let last = frame.last;
         let mut exchanges = self.exchanges.lock();
         if let Some(queue) = exchanges.get(&id) {
-            // The bound of all exchanges together was checked above.
-            if !queue.put(frame, usize::MAX) {
-                return false;
-            }
+            let queued = queue.put(frame, usize::MAX);
             if last {
                 exchanges.remove(&id);
             }
-        } else {
-            if exchanges.len() >= EXCHANGES_MAX {
-                return false;
-            }
-            let queue = Arc::new(Queue::new());
-            queue.put(frame, usize::MAX);
-            if !last {
-                exchanges.insert(id, Arc::clone(&queue));
-            }
-            let link = Arc::clone(self);
-            async_std::task::spawn(async move { link.write_exchange(id, &queue).await });
+            return queued;
         }
-        self.exchange_bytes.fetch_add(length, Ordering::Relaxed);
+        if exchanges.len() >= EXCHANGES_MAX {
+            return false;
+        }
+        let queue = Arc::new(Queue::new());
+        queue.put(frame, usize::MAX);
+        if !last {
+            exchanges.insert(id, Arc::clone(&queue));
+        }
+        let link = Arc::clone(self);
+        async_std::task::spawn(async move { link.write_exchange(id, &queue).await });
         true
     }
 

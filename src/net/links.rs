@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use quinn::Connection;
+
 use super::Net;
 use super::door::GREETING_MAX;
 use super::hello::{Ending, Farewell, FarewellCode};
@@ -70,6 +72,15 @@ impl Net {
         if let Some(old) = old {
             old.close(&Farewell::new(FarewellCode::Replaced, "replaced by a newer link"));
             old.shut(self, &Ending::Ours);
+        }
+    }
+
+    /// Takes a link off the books that was admitted but whose greeting came to nothing.
+    pub(super) fn forget(&self, connection: &Connection) {
+        let mut links = self.links().into_iter();
+        let of_this = |link: &Arc<Link>| link.connection.stable_id() == connection.stable_id();
+        if let Some(link) = links.find(of_this) {
+            self.lost(&link, &Ending::Ours);
         }
     }
 

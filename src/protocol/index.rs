@@ -1,10 +1,10 @@
 //! Where the cell of each dot is kept, in the order of the dots.
 //!
 //! Every merge takes one dot out and puts one in, mostly at the end, and a delta walks through a
-//! range of them. So the numbers of an origin are cut into blocks of [`BLOCK`], and a block lists
-//! those that are kept in ascending order, at 8 bytes each. A block without any is dropped, so what
-//! the index takes depends on the cells that are kept and not on how often they were overwritten.
-//! A tree of single dots takes three to four times the memory and twice the time.
+//! range of them. So the numbers of an origin are cut into blocks of [`BLOCK`]; a block has a bit for
+//! each number and the slots of those that are kept, at 4 bytes each. A block without any is dropped,
+//! so what the index takes depends on the cells that are kept and not on how often they were
+//! overwritten. A tree of single dots takes five times the memory and twice the time.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ use super::stamp::Dot;
 /// How many numbers share a block: few enough that moving half a block is nothing beside the rest
 /// of a merge, enough that the tree of blocks is small.
 const BLOCK: u64 = 256;
+
+/// Numbers whose bits share a word.
+const WORD: u64 = 64;
 
 /// The number of a key, given when it first appears.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,41 +28,76 @@ pub(super) struct Index {
     origins: BTreeMap<Origin, Blocks>,
 }
 
-/// By `seq / BLOCK`: `seq % BLOCK` and the slot, ascending.
-type Blocks = BTreeMap<u64, Vec<(u8, Slot)>>;
+/// By `seq / BLOCK`.
+type Blocks = BTreeMap<u64, Block>;
 
-/// The block of a number and its place there.
-fn place(seq: u64) -> (u64, u8) {
-    let within = u8::try_from(seq % BLOCK).expect("less than BLOCK, which is 256");
-    (seq / BLOCK, within)
+/// [`BLOCK`] numbers in a row, of which some are kept.
+#[derive(Debug, Default)]
+struct Block {
+    /// Bit `n % WORD` of word `n / WORD` is set if number `n` of the block is kept.
+    kept: [u64; (BLOCK / WORD) as usize],
+    /// The slots of those, in their order.
+    slots: Vec<Slot>,
+}
+
+impl Block {
+    /// The word of a number, its bit in there, and how many kept numbers go before.
+    fn place(&self, seq: u64) -> (usize, u64, usize) {
+        let within = seq % BLOCK;
+        let (word, bit) = ((within / WORD) as usize, 1 << (within % WORD));
+        let before: u32 = self.kept[..word].iter().map(|word| word.count_ones()).sum();
+        (word, bit, (before + (self.kept[word] & (bit - 1)).count_ones()) as usize)
+    }
+
+    fn insert(&mut self, seq: u64, slot: Slot) {
+        let (word, bit, at) = self.place(seq);
+        self.kept[word] |= bit;
+        self.slots.insert(at, slot);
+    }
+
+    fn remove(&mut self, seq: u64) {
+        let (word, bit, at) = self.place(seq);
+        if self.kept[word] & bit == 0 {
+            return;
+        }
+        self.kept[word] &= !bit;
+        self.slots.remove(at);
+        if self.slots.len() * 4 <= self.slots.capacity() {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
+    }
+
+    fn slot(&self, seq: u64) -> Option<Slot> {
+        let (word, bit, at) = self.place(seq);
+        if self.kept[word] & bit == 0 { None } else { self.slots.get(at).copied() }
+    }
+
+    /// The first kept number at or after number `from` of the block, counted within it.
+    fn next(&self, from: u64) -> Option<u64> {
+        let first = (from / WORD) as usize;
+        let at_or_after = !0 << (from % WORD);
+        let words = (first..).zip(&self.kept[first..]);
+        let mut words =
+            words.map(|(at, word)| (at, if at == first { word & at_or_after } else { *word }));
+        let (at, word) = words.find(|(_, word)| *word != 0)?;
+        Some(at as u64 * WORD + u64::from(word.trailing_zeros()))
+    }
 }
 
 impl Index {
     /// Adds a dot that is not listed.
     pub(super) fn insert(&mut self, dot: Dot, slot: Slot) {
-        let (block, within) = place(dot.seq);
-        let block = self.origins.entry(dot.origin).or_default().entry(block).or_default();
-        // Nearly every number is greater than those before.
-        if block.last().is_none_or(|(last, _)| *last < within) {
-            block.push((within, slot));
-        } else {
-            let at = block.partition_point(|(other, _)| *other < within);
-            block.insert(at, (within, slot));
-        }
+        let blocks = self.origins.entry(dot.origin).or_default();
+        blocks.entry(dot.seq / BLOCK).or_default().insert(dot.seq, slot);
     }
 
     /// Removes a dot, if it is listed.
     pub(super) fn remove(&mut self, dot: Dot) {
-        let (number, within) = place(dot.seq);
         let Some(blocks) = self.origins.get_mut(&dot.origin) else { return };
-        let Some(block) = blocks.get_mut(&number) else { return };
-        let Ok(at) = block.binary_search_by_key(&within, |(within, _)| *within) else { return };
-        block.remove(at);
-        if block.len() * 4 <= block.capacity() {
-            block.shrink_to(block.len() * 2);
-        }
-        if block.is_empty() {
-            blocks.remove(&number);
+        let Some(block) = blocks.get_mut(&(dot.seq / BLOCK)) else { return };
+        block.remove(dot.seq);
+        if block.slots.is_empty() {
+            blocks.remove(&(dot.seq / BLOCK));
             if blocks.is_empty() {
                 self.origins.remove(&dot.origin);
             }
@@ -68,10 +106,7 @@ impl Index {
 
     /// The slot of a dot.
     pub(super) fn slot(&self, dot: Dot) -> Option<Slot> {
-        let (number, within) = place(dot.seq);
-        let block = self.origins.get(&dot.origin)?.get(&number)?;
-        let at = block.binary_search_by_key(&within, |(within, _)| *within).ok()?;
-        Some(block[at].1)
+        self.origins.get(&dot.origin)?.get(&(dot.seq / BLOCK))?.slot(dot.seq)
     }
 
     /// The last number before `before` of an origin that is listed.
@@ -92,18 +127,12 @@ impl Index {
 
     /// The first number at or after `from` of an origin that is listed.
     pub(super) fn next(&self, origin: Origin, from: u64) -> Option<u64> {
-        let (first, within) = place(from);
-        for (number, block) in self.origins.get(&origin)?.range(first..) {
-            let at = match *number == first {
-                true => block.partition_point(|(other, _)| *other < within),
-                false => 0,
-            };
-            // Only the first block can have nothing more: none is empty.
-            if let Some((within, _)) = block.get(at) {
-                return Some(number * BLOCK + u64::from(*within));
-            }
-        }
-        None
+        let first = from / BLOCK;
+        // Only the first block can have nothing more: none is empty.
+        self.origins.get(&origin)?.range(first..).find_map(|(number, block)| {
+            let within = block.next(if *number == first { from % BLOCK } else { 0 })?;
+            Some(number * BLOCK + within)
+        })
     }
 }
 

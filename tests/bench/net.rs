@@ -263,6 +263,18 @@ fn emulation(secret: &Secret) {
     }
 }
 
+fn bandwidth(secret: &Secret) {
+    println!("\nemulated bandwidth: wanted and measured over 4 MiB there and back");
+    for wanted in [10u32, 100] {
+        let link = format!("latency = '1ms'\nbandwidth = '{wanted} Mbit/s'");
+        let (bench, other, _) = emulated(secret, &link);
+        let rate = bench.bulk_bytes_per_second(4 << 20) * 8.0 / 1e6;
+        println!("{wanted:>4} Mbit/s   {rate:>6.1} Mbit/s");
+        close(bench.net);
+        close(other);
+    }
+}
+
 /// How long after a cut the first frame is through, with nothing to say and with much.
 fn healing(secret: &Secret) {
     println!("\na cut of 3 s: from its end until the next frame is echoed");
@@ -344,6 +356,7 @@ fn main() {
     close(other);
     between_processes(&secret);
     emulation(&secret);
+    bandwidth(&secret);
     healing(&secret);
     idle(&secret);
 }
