@@ -4,6 +4,7 @@
 //! be passed on are gathered per leg until the relay window closes, and then travel as one message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::boundary::{Output, PUSH_BYTES_MAX, Sender};
 use super::cell::Write;
@@ -20,17 +21,27 @@ const GATHERED_BYTES_MAX: usize = 4 * PUSH_BYTES_MAX;
 /// The way of pushes from here, and what waits to be passed on.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
-    /// The legs of a local write, under the present view of who is up.
-    legs: Arc<[Leg]>,
+    /// The legs of a local write and the relay window, under the present view of who is up; worked
+    /// out when first needed, since peers often come and go many at a time.
+    route: Option<(Arc<[Leg]>, Duration)>,
     gathered: Vec<(Leg, Write)>,
     gathered_bytes: usize,
     deadline: Option<Time>,
 }
 
 impl Pushes {
-    /// Works out the way anew after a peer has come or gone.
-    pub(super) fn reroute(&mut self, peers: &Peers, config: &Config) {
-        self.legs = peers.legs(config.node, config.fanout).into();
+    /// Forgets the way after a peer has come or gone, or its round trip has changed.
+    pub(super) fn reroute(&mut self) {
+        self.route = None;
+    }
+
+    /// The legs of a local write and the relay window.
+    fn route(&mut self, peers: &Peers, config: &Config) -> (Arc<[Leg]>, Duration) {
+        let route = self.route.get_or_insert_with(|| {
+            let window = config.relay_window.unwrap_or_else(|| peers.relay_window());
+            (peers.legs(config.node, config.fanout).into(), window)
+        });
+        route.clone()
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -66,11 +77,10 @@ impl Pushes {
 impl Shard {
     /// Sends a write of this node on its way to everybody.
     pub(super) fn push(&mut self, now: Time, write: &Write, output: &mut Output) {
-        let sender = self.sender();
-        let legs = Arc::clone(&self.pushes.legs);
+        let (legs, window) = self.pushes.route(&self.peers, &self.config);
+        let (sender, closes) = (self.sender(), now + window);
         for leg in legs.iter() {
             if leg.gathers {
-                let closes = now + self.relay_window();
                 self.pushes.gather(closes, leg, write, sender, output);
             } else {
                 sender.push(&leg.to, leg.relay, write.clone(), output);
@@ -100,15 +110,12 @@ impl Shard {
             return;
         }
         let Some((span, writes)) = passed_on else { return };
-        let (sender, closes) = (self.sender(), now + self.relay_window());
+        let (_, window) = self.pushes.route(&self.peers, &self.config);
+        let (sender, closes) = (self.sender(), now + window);
         for leg in self.peers.relay_legs(self.config.node, span, self.config.fanout) {
             for write in &writes {
                 self.pushes.gather(closes, &leg, write, sender, output);
             }
         }
-    }
-
-    fn relay_window(&self) -> std::time::Duration {
-        self.config.relay_window.unwrap_or_else(|| self.peers.relay_window())
     }
 }

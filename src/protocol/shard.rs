@@ -375,10 +375,11 @@ impl Shard {
         if peer == self.config.node || self.quarantined.contains(&peer) {
             return;
         }
-        if !self.peers.up(peer, round_trip) {
+        let is_new = self.peers.up(peer, round_trip);
+        self.pushes.reroute();
+        if !is_new {
             return;
         }
-        self.pushes.reroute(&self.peers, &self.config);
         // A new peer is met at once. If a round moves writes both ways, one of the two suffices.
         if self.config.strategy != Strategy::PushPull || self.config.node < peer {
             self.open_round(peer, output);
@@ -402,7 +403,7 @@ impl Shard {
         if !self.peers.down(peer) {
             return;
         }
-        self.pushes.reroute(&self.peers, &self.config);
+        self.pushes.reroute();
         if self.peers.is_empty() {
             self.next_round = None;
         }
