@@ -82,6 +82,16 @@ impl Block {
         let (at, word) = words.find(|(_, word)| *word != 0)?;
         Some(at as u64 * WORD + u64::from(word.trailing_zeros()))
     }
+
+    /// The last kept number before number `before` of the block, counted within it.
+    fn previous(&self, before: u64) -> Option<u64> {
+        let last = (before / WORD) as usize;
+        let below = (1 << (before % WORD)) - 1;
+        let words = (0..).zip(&self.kept).take(last + 1);
+        let words = words.map(|(at, word)| (at, if at == last { word & below } else { *word }));
+        let (at, word) = words.filter(|(_, word)| *word != 0).last()?;
+        Some(at as u64 * WORD + u64::from(word.ilog2()))
+    }
 }
 
 impl Index {
@@ -111,18 +121,12 @@ impl Index {
 
     /// The last number before `before` of an origin that is listed.
     pub(super) fn previous(&self, origin: Origin, before: u64) -> Option<u64> {
-        let (last, within) = place(before);
-        for (number, block) in self.origins.get(&origin)?.range(..=last).rev() {
-            let end = match *number == last {
-                true => block.partition_point(|(other, _)| *other < within),
-                false => block.len(),
-            };
-            // Only the first block looked at can have nothing: none is empty.
-            if let Some((within, _)) = block[..end].last() {
-                return Some(number * BLOCK + u64::from(*within));
-            }
-        }
-        None
+        let last = before / BLOCK;
+        // Only the first block looked at can have nothing: none is empty.
+        self.origins.get(&origin)?.range(..=last).rev().find_map(|(number, block)| {
+            let within = block.previous(if *number == last { before % BLOCK } else { BLOCK })?;
+            Some(number * BLOCK + within)
+        })
     }
 
     /// The first number at or after `from` of an origin that is listed.
