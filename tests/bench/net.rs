@@ -264,11 +264,11 @@ fn emulation(secret: &Secret) {
 }
 
 fn bandwidth(secret: &Secret) {
-    println!("\nemulated bandwidth: wanted and measured over 4 MiB there and back");
+    println!("\nemulated bandwidth: wanted and measured, one second there and one back");
     for wanted in [10u32, 100] {
         let link = format!("latency = '1ms'\nbandwidth = '{wanted} Mbit/s'");
         let (bench, other, _) = emulated(secret, &link);
-        let rate = bench.bulk_bytes_per_second(4 << 20) * 8.0 / 1e6;
+        let rate = bench.bulk_bytes_per_second(wanted as usize * 125_000) * 8.0 / 1e6;
         println!("{wanted:>4} Mbit/s   {rate:>6.1} Mbit/s");
         close(bench.net);
         close(other);
