@@ -15,6 +15,7 @@ pub mod status;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use futures_lite::future;
 
 pub use exit::Exit;
 
@@ -64,7 +65,9 @@ pub fn main() -> ExitCode {
         .with_min_threads(1)
         .with_max_threads(1);
     async_global_executor::init_with_config(one_thread);
-    let exit = async_std::task::block_on(async_std::task::spawn(async move {
+    // This thread sleeps meanwhile: async-std's own `block_on` would have it wait for the sockets, and
+    // hand every packet over to the thread that runs the tasks.
+    let exit = future::block_on(async_std::task::spawn(async move {
         match command {
             Command::Dev(args) => dev::run(args).await,
             Command::Node(args) => node::run(*args).await,
