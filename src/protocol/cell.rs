@@ -250,6 +250,7 @@ impl Seen {
     }
 
     /// Adds everything in `other`.
+    #[inline]
     pub fn merge(&mut self, other: &Self) {
         other.iter().for_each(|dot| self.insert(dot));
     }

@@ -45,7 +45,8 @@ pub enum DecodeError {
 
 /// The bytes of a message, as one frame.
 pub fn encode(envelope: &Envelope) -> Vec<u8> {
-    let mut bytes = vec![0; CHECKSUM_BYTES];
+    let mut bytes = Vec::with_capacity(CHECKSUM_BYTES + envelope.message.bytes());
+    bytes.extend([0; CHECKSUM_BYTES]);
     let mut serializer = rmp_serde::Serializer::new(&mut bytes);
     envelope.serialize(&mut serializer).expect("a message in memory can be encoded");
     let checksum = checksum(&bytes[CHECKSUM_BYTES..]);

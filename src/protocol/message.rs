@@ -13,6 +13,7 @@ use super::digest::{Digest, DigestHash};
 use super::id::{NodeId, ShardId};
 use super::stamp::{Dot, Epoch};
 use super::store::Fingerprint;
+use super::version::VersionVector;
 
 /// The number of the message format; another one is refused.
 pub const WIRE_VERSION: u8 = 1;
@@ -153,6 +154,25 @@ pub enum Message {
 }
 
 impl Message {
+    /// About how many bytes the message takes on the wire, a little too many rather than too few.
+    pub(super) fn bytes(&self) -> usize {
+        let rest = 64;
+        let of_writes = |writes: &[Write]| writes.iter().map(Write::bytes).sum::<usize>();
+        let of_vector = |vector: &VersionVector| 16 * vector.len() + 8 * vector.ranges();
+        let of_digest = |digest: &Option<Digest>| digest.as_ref().map_or(0, |it| of_vector(&it.0));
+        rest + match self {
+            Self::Push { writes, .. } => of_writes(writes),
+            Self::Open { digest, .. } => of_digest(digest),
+            Self::Digest { digest, .. } => of_vector(&digest.0),
+            Self::Delta { chunk, digest, .. } => {
+                let captured = chunk.captured.as_ref().map_or(0, of_vector);
+                of_writes(&chunk.writes) + captured + of_digest(digest)
+            }
+            Self::Members { members } => 64 * members.len(),
+            Self::Credit { .. } | Self::Ask { .. } | Self::Answer { .. } => 0,
+        }
+    }
+
     /// The word for this kind of message, as in metrics and traces.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -165,13 +165,13 @@ impl Shard {
     fn request(&mut self, now: Time, token: Token, request: Request<'_>, output: &mut Output) {
         let reply = match request {
             Request::Set { key, value } => {
-                let cell = self.cell_write(Key::from(key), Content::from(value));
+                let cell = self.cell_write(key, Content::from(value));
                 self.write(now, vec![cell], 0, output)
             }
             Request::SetAll(pairs) => {
                 let last: BTreeMap<_, _> = pairs.iter().copied().collect();
                 let cells = last.into_iter();
-                let cells = cells.map(|(key, value)| self.cell_write(key.into(), value.into()));
+                let cells = cells.map(|(key, value)| self.cell_write(key, value.into()));
                 let cells = cells.collect();
                 self.write(now, cells, 0, output)
             }
@@ -181,7 +181,7 @@ impl Shard {
                     keys.iter().copied().filter(|key| reader.contains(key)).collect();
                 found.sort_unstable();
                 found.dedup();
-                let tombstone = |key: &&[u8]| self.cell_write((*key).into(), Content::Tombstone);
+                let tombstone = |key: &&[u8]| self.cell_write(key, Content::Tombstone);
                 let cells: Vec<_> = found.iter().map(tombstone).collect();
                 let changed = cells.len();
                 self.write(now, cells, changed, output)
@@ -199,9 +199,9 @@ impl Shard {
         output.reply.push((token, reply));
     }
 
-    fn cell_write(&self, key: Key, content: Content) -> CellWrite {
+    fn cell_write(&self, key: &[u8], content: Content) -> CellWrite {
         let field = Field::whole_key();
-        let seen = self.store.seen(&key, &field, self.config.origin);
+        let (key, seen) = self.store.prepare(key, &field, self.config.origin);
         CellWrite { key, field, content, seen }
     }
 
@@ -652,7 +652,7 @@ mod tests {
         let mut cluster = Cluster::new(2, |_| ());
         let mut output = Output::default();
         let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(u64::MAX), origin: Origin(2) };
-        let cells = vec![cluster.shards[1].cell_write("k".into(), Content::Tombstone)];
+        let cells = vec![cluster.shards[1].cell_write(b"k", Content::Tombstone)];
         let to: std::sync::Arc<[_]> = [NodeId(1)].into();
         let sender = cluster.shards[1].sender();
         sender.push(&to, None, Write::new(stamp, 1, cells), &mut output);

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -50,11 +51,15 @@ pub enum Merged {
 }
 
 /// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
+///
+/// 64 bytes, of an `Option` as well; that the slot lies here and not in [`Entry`] is for that.
 struct Cell {
     lamport: Lamport,
     origin: Origin,
-    seq: u64,
+    /// From 1, like all numbers of dots.
+    seq: NonZeroU64,
     epoch: Epoch,
+    slot: Slot,
     content: Content,
     /// What its writer had seen.
     seen: Seen,
@@ -62,9 +67,10 @@ struct Cell {
     known: Seen,
 }
 
-/// All that is kept of one key. The whole-key cell stands apart because most keys have no other.
+/// All that is kept of one key: at least one cell. That of the whole key stands apart because most
+/// keys have no other.
+#[derive(Default)]
 struct Entry {
-    slot: Slot,
     whole: Option<Cell>,
     #[allow(clippy::box_collection, reason = "one word in every key instead of three")]
     fields: Option<Box<BTreeMap<Field, Cell>>>,
@@ -164,23 +170,20 @@ impl Store {
         self.books.bytes
     }
 
+    /// The key of a cell as it is kept, if it is, and what a writer here would have seen of the cell.
+    pub(super) fn prepare(&self, key: &[u8], field: &Field, origin: Origin) -> (Key, Seen) {
+        match self.map.get(key) {
+            Some(entry) => (entry.key().clone(), entry.seen(field, origin)),
+            None => (Key::from(key), Seen::default()),
+        }
+    }
+
     /// What a writer here would have seen of a cell: it, and what it covers or is covered by.
     ///
     /// Exact for a cell. What is seen of a whole key with fields names one dot per origin for all of
     /// them, and so may pass over an older write to one field that had not been seen.
     pub fn seen(&self, key: &[u8], field: &Field, origin: Origin) -> Seen {
-        let mut seen = Seen::default();
-        let Some(entry) = self.map.get(key) else { return seen };
-        let fields = entry.fields.iter().flat_map(|fields| match field.is_whole_key() {
-            true => fields.range::<Field, _>(..),
-            false => fields.range(field..=field),
-        });
-        for cell in entry.whole.iter().chain(fields.map(|(_, cell)| cell)) {
-            cell.tell(&mut seen, origin);
-        }
-        // Its own earlier writes go without saying.
-        seen.forget(Dot { origin, seq: 0 }, &Seen::default());
-        seen
+        self.prepare(key, field, origin).1
     }
 
     /// Merges one cell of a write that has `stamp`; it is the `seq`-th of its origin.
@@ -188,26 +191,28 @@ impl Store {
     /// What it displaces is added to [`Store::displaced`].
     pub fn merge(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) -> Merged {
         let CellWrite { key, field, content, seen } = cell;
-        let new = Cell {
-            lamport: stamp.lamport,
-            origin: stamp.origin,
-            epoch: stamp.epoch,
-            seq,
-            content,
-            seen,
-            known: Seen::default(),
-        };
         let Self { map, keys, books } = self;
         let mut guard = match map.get_mut(&*key) {
             Some(guard) => guard,
             None => {
-                let slot = Slot(u32::try_from(keys.len()).expect("4 billion keys in a shard"));
                 keys.push(key.clone());
-                let entry = Box::new(Entry { slot, whole: None, fields: None });
-                map.entry(key.clone()).or_insert(entry)
+                map.entry(key.clone()).or_default()
             }
         };
         let entry: &mut Entry = &mut guard;
+        // A new key is the last.
+        let new_slot =
+            || u32::try_from(keys.len() - 1).map(Slot).expect("4 billion keys in a shard");
+        let new = Cell {
+            lamport: stamp.lamport,
+            origin: stamp.origin,
+            epoch: stamp.epoch,
+            seq: NonZeroU64::new(seq).expect("a write with number 0 is not well formed"),
+            slot: entry.slot().unwrap_or_else(new_slot),
+            content,
+            seen,
+            known: Seen::default(),
+        };
         let was_live = entry.is_live();
         let merged = entry.merge(&key, field, new, books);
         let is_live = entry.is_live();
@@ -291,11 +296,11 @@ impl fmt::Debug for Store {
 
 impl Books {
     /// Enters a cell that is kept from now on.
-    fn keep(&mut self, slot: Slot, key: &Key, field: &Field, new: &Cell) {
+    fn keep(&mut self, key: &Key, field: &Field, new: &Cell) {
         if let Content::Value(value) = &new.content {
             self.fingerprint.add(hash_cell(key, field, new, value));
         }
-        self.index.insert(new.dot(), slot);
+        self.index.insert(new.dot(), new.slot);
         self.cells += 1;
         self.bytes += bytes_of(key, field, new);
     }
@@ -313,6 +318,20 @@ impl Books {
 }
 
 impl Entry {
+    fn seen(&self, field: &Field, origin: Origin) -> Seen {
+        let mut seen = Seen::default();
+        let fields = self.fields.iter().flat_map(|fields| match field.is_whole_key() {
+            true => fields.range::<Field, _>(..),
+            false => fields.range(field..=field),
+        });
+        for cell in self.whole.iter().chain(fields.map(|(_, cell)| cell)) {
+            cell.tell(&mut seen, origin);
+        }
+        // Its own earlier writes go without saying.
+        seen.forget(Dot { origin, seq: 0 }, &Seen::default());
+        seen
+    }
+
     fn merge(&mut self, key: &Key, field: Field, mut new: Cell, books: &mut Books) -> Merged {
         // A cell is up against its own earlier version and, with a field, the whole key's.
         let whole = self.whole.as_mut();
@@ -350,7 +369,7 @@ impl Entry {
             if let Some(old) = fields.remove(&field) {
                 replace(&field, &old);
             }
-            books.keep(self.slot, key, &field, &new);
+            books.keep(key, &field, &new);
             fields.insert(field, new);
             return Merged::Won { lost };
         }
@@ -369,7 +388,7 @@ impl Entry {
         if let Some(old) = &self.whole {
             replace(&field, old);
         }
-        books.keep(self.slot, key, &field, &new);
+        books.keep(key, &field, &new);
         self.whole = Some(new);
         Merged::Won { lost }
     }
@@ -378,6 +397,10 @@ impl Entry {
         let fields = self.fields.iter().flat_map(|fields| fields.iter());
         let fields = fields.map(|(field, cell)| (Some(field), cell));
         self.whole.iter().map(|cell| (None, cell)).chain(fields)
+    }
+
+    fn slot(&self) -> Option<Slot> {
+        self.cells().next().map(|(_, cell)| cell.slot)
     }
 
     /// The string of this key, unless something later with a field shows instead.
@@ -402,7 +425,7 @@ impl Cell {
     }
 
     fn dot(&self) -> Dot {
-        Dot { origin: self.origin, seq: self.seq }
+        Dot { origin: self.origin, seq: self.seq.get() }
     }
 
     /// Whether the writer of this version had seen `other`.
@@ -444,22 +467,20 @@ fn bytes_of(key: &Key, field: &Field, cell: &Cell) -> usize {
     key.len() + field.as_bytes().len() + cell.content.value().map_or(0, <[u8]>::len)
 }
 
-/// The hash of one live cell: the hashes of its three texts and its numbers, hashed together.
+/// The hash of one live cell: of its name, its numbers and its value, each hashed with what the one
+/// before gives as the seed.
 fn hash_cell(key: &Key, field: &Field, cell: &Cell, value: &[u8]) -> u128 {
-    let numbers = [
-        XxHash3_64::oneshot(key),
-        XxHash3_64::oneshot(field.as_bytes()),
-        XxHash3_64::oneshot(value),
-        u64::from(cell.epoch.0),
-        cell.lamport.0,
-        cell.origin.0,
-        cell.seq,
-    ];
-    let mut bytes = [0; 56];
-    for (at, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+    let name = match field.is_whole_key() {
+        true => XxHash3_64::oneshot(key),
+        false => XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(key), field.as_bytes()),
+    };
+    let epoch = u64::from(cell.epoch.0);
+    let mut numbers = [0; 32];
+    let parts = [epoch, cell.lamport.0, cell.origin.0, cell.seq.get()];
+    for (at, number) in numbers.chunks_exact_mut(8).zip(parts) {
         at.copy_from_slice(&number.to_le_bytes());
     }
-    XxHash3_128::oneshot(&bytes)
+    XxHash3_128::oneshot_with_seed(XxHash3_64::oneshot_with_seed(name, &numbers), value)
 }
 
 impl Fingerprint {

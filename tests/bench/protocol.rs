@@ -24,6 +24,8 @@ use quorumor::protocol::time::Time;
 const RUNS: usize = 7;
 /// Keys in the measurements of single writes: too many for the caches.
 const KEYS: usize = 300_000;
+/// Keys that fit into the caches.
+const FEW: usize = 1_000;
 /// Requests that share an output.
 const BATCH: usize = 16;
 /// Keys where it is about many.
@@ -44,13 +46,16 @@ fn main() {
     let order = shuffled(KEYS);
     println!("{:44}{:>9}{:>9}{:>9}", "nanoseconds per write", "median", "least", "most");
     for (name, peers) in [("no peers", 0), ("2 peers, encoded", 2)] {
-        let (new, overwrite) =
-            (format!("local SET, new key, {name}"), format!("local SET, {name}"));
+        let new = format!("SET of {KEYS} new keys, {name}");
         if wanted(&new) {
-            report(&new, || timed(|clock| local(peers, &order, 1, clock)));
+            report(&new, || timed(|clock| local(peers, &order, false, clock)));
         }
-        if wanted(&overwrite) {
-            report(&overwrite, || timed(|clock| local(peers, &order, 2, clock)));
+        for keys in [FEW, KEYS] {
+            let overwrite = format!("SET of {keys} keys again, {name}");
+            if wanted(&overwrite) {
+                let order = shuffled(keys);
+                report(&overwrite, || timed(|clock| local(peers, &order, true, clock)));
+            }
         }
     }
     for batch in [1, BATCH] {
@@ -144,8 +149,8 @@ fn set(shard: &mut Shard, keys: &[usize], batch: usize, mut done: impl FnMut(&mu
     }
 }
 
-/// The `passes`-th pass over all keys.
-fn local(peers: u64, order: &[usize], passes: usize, clock: &mut Clock) -> usize {
+/// Sets the keys in this order, again and again if they are few, for the first time or not.
+fn local(peers: u64, order: &[usize], again: bool, clock: &mut Clock) -> usize {
     let mut shard = shard(1);
     for peer in 0..peers {
         up(&mut shard, peer + 2, &mut Output::default());
@@ -155,14 +160,15 @@ fn local(peers: u64, order: &[usize], passes: usize, clock: &mut Clock) -> usize
             black_box(codec::encode(&send.envelope));
         }
     };
-    for _ in 1..passes {
+    if again {
         set(&mut shard, order, BATCH, |_| ());
     }
     // Another order, so that what is replaced lies everywhere.
-    let order: Vec<usize> = order.iter().rev().map(|number| KEYS - 1 - number).collect();
-    clock.count(|| set(&mut shard, &order, BATCH, carry_out));
+    let order: Vec<usize> = order.iter().rev().map(|number| order.len() - 1 - number).collect();
+    let passes = KEYS / order.len();
+    clock.count(|| (0..passes).for_each(|_| set(&mut shard, &order, BATCH, carry_out)));
     black_box(shard);
-    order.len()
+    order.len() * passes
 }
 
 /// The frames of two passes of pushes over all keys.
