@@ -33,11 +33,11 @@ fn run_all(first: u64, seeds: u64) -> Vec<Verdict> {
         let scenario = &SCENARIOS[(number % SCENARIOS.len() as u64) as usize];
         let seed = first + number / SCENARIOS.len() as u64;
         let verdict = trial::run(scenario.plan(seed, None), None);
-        verdicts.lock().unwrap().push(verdict);
+        verdicts.lock().expect("no run panics").push(verdict);
     };
     let threads = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(work)));
-    verdicts.into_inner().unwrap()
+    verdicts.into_inner().expect("no run panics")
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod keygen;
 pub mod node;
 pub mod shutdown;
+pub mod simulate;
 pub mod status;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Shows what a running peer says about itself.
     Status(status::StatusArgs),
+    /// Runs a cluster in virtual time, breaks what can break, and checks that no rule is broken.
+    Simulate(simulate::SimulateArgs),
     /// Writes a new cluster secret into a file.
     Keygen(keygen::KeygenArgs),
 }
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
             Command::Node(args) => node::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Simulate(args) => simulate::run(&args),
             Command::Keygen(args) => keygen::run(&args),
         }
     }));

@@ -13,9 +13,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::happening::act_of;
 use super::plan::{Act, ClientRequest, DETECTION_DEFAULT, Delivery, Plan, Settings, Wires};
 use super::tally::Tally;
-use super::world::{Happening, World};
+use super::world::World;
 use crate::protocol::boundary::Reply;
 use crate::protocol::cell::Key;
 use crate::protocol::event::Event;
@@ -118,13 +119,12 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
         let look = if world.now() < begin + load_end { begin + load_end } else { world.now() };
         let look = (look + LOOK_INTERVAL).min(deadline);
         while let Some(happening) = world.next(look) {
-            let node = receiver(&happening);
+            let node = happening.node().unwrap_or_default();
             world.perform(happening);
             let at = world.now().since(begin);
             for (token, reply) in &world.output().reply {
                 if let Reply::Written { stamp, .. } = *reply {
-                    let write = usize::try_from(token.0).unwrap_or(usize::MAX);
-                    observe(Observation::Written { write, stamp, at });
+                    observe(Observation::Written { write: act_of(*token), stamp, at });
                 }
             }
             for event in &world.output().events {
@@ -151,22 +151,11 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
     }
 }
 
-fn receiver(happening: &Happening) -> usize {
-    match happening {
-        Happening::Request { node, .. }
-        | Happening::Message { to: node, .. }
-        | Happening::PeerUp { node, .. }
-        | Happening::PeerDown { node, .. }
-        | Happening::Wake { node } => *node,
-        Happening::Act(_) => usize::MAX,
-    }
-}
-
 impl Experiment {
     fn plan(&self) -> Plan {
         let ask = |write: &Write| {
-            let request = ClientRequest::Set(write.key.clone(), write.value.clone());
-            (write.at, Act::Ask { node: write.node, request })
+            let requests = vec![ClientRequest::Set(write.key.clone(), write.value.clone())];
+            (write.at, Act::Ask { node: write.node, requests })
         };
         let wires = Wires::Profile(Box::new(self.profile.clone()));
         Plan {

@@ -3,7 +3,9 @@
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod check;
+mod connect;
 pub mod experiment;
+pub mod happening;
 mod network;
 pub mod plan;
 pub mod scenario;

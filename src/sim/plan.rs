@@ -89,12 +89,12 @@ pub enum Delivery {
 /// Something that happens to the cluster from outside.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Act {
-    /// A client asks a node for a change.
+    /// A client asks a node for changes, all in one go (it pipelines).
     Ask {
         /// The node.
         node: usize,
-        /// The change.
-        request: ClientRequest,
+        /// The changes.
+        requests: Vec<ClientRequest>,
     },
     /// Links stop carrying anything: all from a node of `from` to a node of `to`.
     Cut {

@@ -17,6 +17,9 @@ use crate::protocol::profile::Link;
 /// The most nodes that a scenario takes: checkers compare everything with everything.
 pub const NODES_MAX: usize = 256;
 
+/// The share of requests that come several at a time.
+const PIPELINED: f64 = 0.1;
+
 /// A kind of trouble, and how to draw it.
 #[derive(Clone, Copy)]
 pub struct Scenario {
@@ -180,8 +183,10 @@ impl Draft {
     fn load(&mut self, writes: usize, keys: usize, value_bytes: usize, batch: f64, delete: f64) {
         for number in 0..writes {
             let (at, node) = (self.instant(), self.any_node());
-            let request = self.request(number, keys, value_bytes, batch, delete);
-            self.act(at, Act::Ask { node, request });
+            let pipelined = if self.dice.f64() < PIPELINED { self.dice.usize(2..6) } else { 1 };
+            let request = |part| self.request(number * 8 + part, keys, value_bytes, batch, delete);
+            let requests = (0..pipelined).map(request).collect();
+            self.act(at, Act::Ask { node, requests });
         }
     }
 

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::world::Happening;
+use super::happening::Happening;
 use crate::protocol::message::{Envelope, RoundId};
 use crate::protocol::time::Time;
 
@@ -133,3 +133,8 @@ impl PartialEq for Scheduled {
 }
 
 impl Eq for Scheduled {}
+
+/// Numbers of nodes and acts are small.
+pub(super) fn small(number: usize) -> u32 {
+    u32::try_from(number).expect("fewer than four thousand million nodes and acts")
+}

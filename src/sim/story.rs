@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::check::Fault;
+use super::happening::Happening;
 use super::network::Sending;
 use super::plan::{Act, ClientRequest, Delivery, Wires};
-use super::world::{Happening, Sent, World};
+use super::world::{Sent, World};
 use crate::protocol::boundary::Reply;
 use crate::protocol::cell::{self, Content};
 use crate::protocol::event::{Conflict, Event};
@@ -107,8 +108,14 @@ impl Story {
     pub(super) fn head(&self, world: &World, happening: &Happening) -> String {
         let name = |node: usize| format!("n{}", node + 1);
         match happening {
-            Happening::Request { node, request, .. } => {
-                format!("a client asks {} to {}", name(*node), describe_request(request))
+            Happening::Requests { node, requests } => {
+                let told: Vec<_> = requests
+                    .iter()
+                    .take(TOLD_MAX)
+                    .map(|(_, request)| describe_request(request))
+                    .collect();
+                let more = if requests.len() > TOLD_MAX { ", and more" } else { "" };
+                format!("a client asks {} to {}{more}", name(*node), told.join(", to "))
             }
             Happening::Message { from, to, envelope } => {
                 let what = self.describe(&envelope.message);

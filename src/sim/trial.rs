@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::check::{Checks, Fault};
+use super::happening::Happening;
 use super::plan::Plan;
 use super::story::Story;
 use super::tally::Tally;
-use super::world::{Happening, World};
+use super::world::World;
 use crate::protocol::delta::PATIENCE;
 use crate::protocol::time::Time;
 

@@ -15,11 +15,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::happening::{Happening, token};
 use super::network::{Network, Sending};
 use super::plan::{Act, ClientRequest, Delivery, Plan};
-use super::schedule::{Due, Parcel, Payload, Schedule};
+use super::schedule::{Due, Parcel, Payload, Schedule, small};
 use super::tally::Tally;
 use crate::protocol::boundary::{Input, Output, Request, Token};
 use crate::protocol::codec;
@@ -28,53 +28,6 @@ use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, Message};
 use crate::protocol::shard::Shard;
 use crate::protocol::time::Time;
-
-/// The longest that a node waits before it dials a peer with which it could talk.
-const REDIAL_MAX: Duration = Duration::from_millis(500);
-
-/// One thing that happens.
-#[derive(Debug)]
-pub enum Happening {
-    /// A client asks a node for a change.
-    Request {
-        /// The node.
-        node: usize,
-        /// Pairs the reply with it: the number of the act in the plan.
-        token: Token,
-        /// The change.
-        request: ClientRequest,
-    },
-    /// A message arrives.
-    Message {
-        /// The sender.
-        from: usize,
-        /// The receiver.
-        to: usize,
-        /// The message.
-        envelope: Envelope,
-    },
-    /// A node can reach a peer from now on.
-    PeerUp {
-        /// The node.
-        node: usize,
-        /// The peer.
-        peer: usize,
-    },
-    /// A node cannot reach a peer any more.
-    PeerDown {
-        /// The node.
-        node: usize,
-        /// The peer.
-        peer: usize,
-    },
-    /// A node wakes.
-    Wake {
-        /// The node.
-        node: usize,
-    },
-    /// Something happens to the cluster from outside.
-    Act(Act),
-}
 
 /// A message that was handed to the network, for the story.
 #[derive(Clone, Debug)]
@@ -93,29 +46,28 @@ impl fmt::Debug for World {
 }
 
 /// A node of a world.
-struct Node {
+pub(super) struct Node {
     shard: Option<Shard>,
     /// How often it has started.
     incarnation: u32,
-    paused: bool,
+    pub(super) paused: bool,
     /// What it will handle when it goes on.
     backlog: VecDeque<Happening>,
     wants_wake: Option<Time>,
     /// The earliest wake that is scheduled.
     wake_scheduled: Option<Time>,
     /// The connection to each peer of which it was told and has not seen the end; 0 for none.
-    sees: Vec<u32>,
+    pub(super) sees: Vec<u32>,
 }
 
 /// A cluster in virtual time. See the module's documentation.
 pub struct World {
-    plan: Plan,
-    now: Time,
-    schedule: Schedule,
-    network: Network,
-    nodes: Vec<Node>,
+    pub(super) plan: Plan,
+    pub(super) now: Time,
+    pub(super) schedule: Schedule,
+    pub(super) network: Network,
+    pub(super) nodes: Vec<Node>,
     output: Output,
-    acting: usize,
     tells: bool,
     sent: Vec<Sent>,
     /// What has been sent so far.
@@ -146,7 +98,7 @@ impl Sent {
 }
 
 impl Node {
-    fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.shard.is_some()
     }
 }
@@ -180,7 +132,6 @@ impl World {
             network,
             nodes: nodes.collect(),
             output: Output::default(),
-            acting: 0,
             tells,
             sent: Vec::new(),
             tally: Tally::default(),
@@ -289,8 +240,11 @@ impl World {
         self.sent.clear();
         match happening {
             Happening::Act(act) => self.act(act),
-            Happening::Request { node, token, request } => {
-                self.request(node, token, &request);
+            Happening::Requests { node, requests } => {
+                for (token, request) in &requests {
+                    self.request(node, *token, request);
+                }
+                self.carry_out(node);
             }
             Happening::Message { from, to, envelope } => {
                 let from = self.id(from);
@@ -310,18 +264,19 @@ impl World {
     }
 
     fn request(&mut self, node: usize, token: Token, request: &ClientRequest) {
+        let Some(shard) = &mut self.nodes[node].shard else { return };
+        let (now, output) = (self.now, &mut self.output);
+        let mut ask = |request| shard.handle(now, Input::Request(token, request), output);
         match request {
-            ClientRequest::Set(key, value) => {
-                self.handle(node, Input::Request(token, Request::Set { key, value }));
-            }
+            ClientRequest::Set(key, value) => ask(Request::Set { key, value }),
             ClientRequest::SetAll(pairs) => {
                 let pairs: Vec<_> =
                     pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
-                self.handle(node, Input::Request(token, Request::SetAll(&pairs)));
+                ask(Request::SetAll(&pairs));
             }
             ClientRequest::Delete(keys) => {
                 let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-                self.handle(node, Input::Request(token, Request::Delete(&keys)));
+                ask(Request::Delete(&keys));
             }
         }
     }
@@ -329,10 +284,13 @@ impl World {
     /// Hands an input to a node and carries out what comes of it.
     fn handle(&mut self, node: usize, input: Input<'_>) {
         let Some(shard) = &mut self.nodes[node].shard else { return };
-        self.acting = node;
         shard.handle(self.now, input, &mut self.output);
+        self.carry_out(node);
+    }
+
+    /// Does what a node wants done. Replies and events are read by whoever drives the world.
+    fn carry_out(&mut self, node: usize) {
         self.send_all(node);
-        // Replies and events are read by whoever drives the world.
         self.set_wake(node, self.output.wake);
     }
 
@@ -441,10 +399,11 @@ impl World {
     fn planned(&mut self, number: u32) -> Option<Happening> {
         let (_, act) = &self.plan.acts[number as usize];
         match act {
-            Act::Ask { node, request } => {
-                let (node, token) = (*node, Token(u64::from(number)));
-                let happening = Happening::Request { node, token, request: request.clone() };
-                self.unless_paused(happening)
+            Act::Ask { node, requests } => {
+                let act = number as usize;
+                let tokens = (0..).map(|at| token(act, at));
+                let requests = tokens.zip(requests.iter().cloned()).collect();
+                self.unless_paused(Happening::Requests { node: *node, requests })
             }
             act => Some(Happening::Act(act.clone())),
         }
@@ -486,14 +445,7 @@ impl World {
 
     /// Nothing happens at a node that is down; what happens at a paused one waits.
     fn unless_paused(&mut self, happening: Happening) -> Option<Happening> {
-        let node = match &happening {
-            Happening::Request { node, .. }
-            | Happening::Message { to: node, .. }
-            | Happening::PeerUp { node, .. }
-            | Happening::PeerDown { node, .. }
-            | Happening::Wake { node } => *node,
-            Happening::Act(_) => return Some(happening),
-        };
+        let Some(node) = happening.node() else { return Some(happening) };
         let state = &mut self.nodes[node];
         if state.paused {
             state.backlog.push_back(happening);
@@ -592,98 +544,6 @@ impl World {
         self.start(node);
         (0..self.nodes.len()).for_each(|peer| self.link_changed(node, peer));
     }
-
-    // Connections.
-
-    fn links_changed(&mut self) {
-        for one in 0..self.nodes.len() {
-            (one + 1..self.nodes.len()).for_each(|other| self.link_changed(one, other));
-        }
-    }
-
-    /// Takes note of whether two nodes can talk: a connection that is stuck too long ends, and two
-    /// nodes that could have one dial.
-    fn link_changed(&mut self, one: usize, other: usize) {
-        if one == other {
-            return;
-        }
-        let still = self.nodes[one].paused || self.nodes[other].paused;
-        let stuck = still || self.network.is_cut(self.now, one, other);
-        let since = self.network.set_stuck(self.now, one, other, stuck);
-        let connected = self.network.is_connected(one, other);
-        if let Some(since) = since
-            && connected
-        {
-            let pair = (small(one), small(other));
-            self.schedule.push(self.now + self.plan.detection, Due::Detect { pair, since });
-        }
-        if !stuck && !connected {
-            let wait = self.up_to(REDIAL_MAX) + self.network.round_trip(one, other);
-            self.schedule.push(self.now + wait, Due::Connect(small(one), small(other)));
-        }
-    }
-
-    /// Follows the cuts of a link's description, from one change to the next.
-    fn follow_description(&mut self, one: usize, other: usize) {
-        self.link_changed(one, other);
-        let (there, back) = (self.plan.wires.link(one, other), self.plan.wires.link(other, one));
-        let now = self.network.described_time(self.now);
-        let cuts = there.cuts.iter().chain(&back.cuts);
-        let next = cuts.filter_map(|cut| {
-            let period = cut.every.unwrap_or_default().as_nanos();
-            let passed = now.saturating_sub(cut.start).as_nanos().checked_div(period);
-            let passed = u32::try_from(passed.unwrap_or_default()).unwrap_or(u32::MAX);
-            let begins = cut.start + cut.every.unwrap_or_default().saturating_mul(passed);
-            let again = cut.every.map(|every| begins + every);
-            let changes = [Some(begins), Some(begins + cut.length), again];
-            changes.into_iter().flatten().filter(|at| *at > now).min()
-        });
-        if let Some(next) = next.min() {
-            let due = Due::LinkChanges(small(one), small(other));
-            self.schedule.push(self.now + (next - now), due);
-        }
-    }
-
-    fn lose_connection(&mut self, one: usize, other: usize) {
-        self.network.disconnect(one, other);
-        self.tell_down_later(one, other, Duration::ZERO);
-        self.tell_down_later(other, one, Duration::ZERO);
-        // If the link has just come back, they dial at once.
-        self.link_changed(one, other);
-    }
-
-    /// The two ends of a connection notice its end at slightly different times.
-    fn tell_down_later(&mut self, node: usize, peer: usize, after: Duration) {
-        let wait = after + self.up_to(self.plan.detection / 8);
-        let connection = self.network.connection(node, peer);
-        let due = Due::PeerDown { node: small(node), peer: small(peer), connection };
-        self.schedule.push(self.now + wait, due);
-    }
-
-    fn connect(&mut self, one: usize, other: usize) {
-        let ready = |node: &Node| node.is_up() && !node.paused;
-        let ready = ready(&self.nodes[one]) && ready(&self.nodes[other]);
-        if !ready
-            || self.network.is_connected(one, other)
-            || self.network.is_cut(self.now, one, other)
-        {
-            return;
-        }
-        self.network.connect(one, other);
-        let connection = self.network.connection(one, other);
-        for (node, peer) in [(one, other), (other, one)] {
-            // A new connection replaces one of which the end was not noticed.
-            if std::mem::replace(&mut self.nodes[node].sees[peer], connection) != 0 {
-                let late = Box::new(Happening::PeerDown { node, peer });
-                self.schedule.push(self.now, Due::Late(late));
-            }
-            self.schedule.push(self.now, Due::PeerUp(small(node), small(peer)));
-        }
-    }
-
-    fn up_to(&mut self, most: Duration) -> Duration {
-        most.mul_f64(self.network.rng().f64())
-    }
 }
 
 impl Payload {
@@ -715,9 +575,4 @@ impl Payload {
 /// The node of an id.
 fn number_of(id: NodeId) -> usize {
     usize::try_from(id.0 - 1).expect("ids are small numbers here")
-}
-
-/// Numbers of nodes and acts are small.
-fn small(number: usize) -> u32 {
-    u32::try_from(number).expect("fewer than four thousand million nodes and acts")
 }

@@ -32,8 +32,9 @@ mod vector;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::happening::Happening;
 use super::plan::{Act, ClientRequest};
-use super::world::{Happening, World};
+use super::world::World;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::cell::{Content, Write};
 use crate::protocol::event::Conflict;
@@ -73,7 +74,7 @@ pub struct Checks {
 #[derive(Debug, Default)]
 struct Expected {
     node: Option<usize>,
-    request: Option<(Token, ClientRequest)>,
+    requests: Vec<(Token, ClientRequest)>,
     /// The keys that the step may change.
     touched: Vec<usize>,
     /// The writes that it brings, and the dots.
@@ -165,9 +166,9 @@ impl Checks {
     fn expect(&mut self, world: &World, happening: &Happening) -> Result<(), Fault> {
         self.expected = Expected::default();
         match happening {
-            Happening::Request { node, token, request } => {
+            Happening::Requests { node, requests } => {
                 self.expected.node = Some(*node);
-                self.expected.request = Some((*token, request.clone()));
+                self.expected.requests = requests.clone();
             }
             Happening::Message { to, envelope, .. } => {
                 self.expected.node = Some(*to);
@@ -213,7 +214,9 @@ impl Checks {
 
     fn judge(&mut self, world: &World) -> Result<(), Fault> {
         let Some(node) = self.expected.node else { return Ok(()) };
-        self.acknowledge(world, node)?;
+        for (token, request) in std::mem::take(&mut self.expected.requests) {
+            self.acknowledge(world, node, token, &request)?;
+        }
         bounds::check(world, node)?;
         conflict::check(world, node, &self.expected.conflicts)?;
         self.shown.check(world, node, &self.oracle, &self.expected.touched)?;
@@ -222,10 +225,15 @@ impl Checks {
     }
 
     /// Tells the oracle what a client was told.
-    fn acknowledge(&mut self, world: &World, node: usize) -> Result<(), Fault> {
-        let Some((token, request)) = self.expected.request.take() else { return Ok(()) };
+    fn acknowledge(
+        &mut self,
+        world: &World,
+        node: usize,
+        token: Token,
+        request: &ClientRequest,
+    ) -> Result<(), Fault> {
         let reply = world.output().reply.iter().find(|(to, _)| *to == token);
-        let cells = self.cells(node, &request);
+        let cells = self.cells(node, request);
         let (stamp, dot) = match reply {
             Some((_, Reply::Written { stamp, dot, changed })) => {
                 let deletes = matches!(request, ClientRequest::Delete(_));
