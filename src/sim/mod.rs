@@ -2,6 +2,8 @@
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(test)]
+mod broken;
 pub mod check;
 mod connect;
 pub mod experiment;

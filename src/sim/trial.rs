@@ -95,12 +95,13 @@ struct Trial<'a> {
 
 /// Runs a plan under all checkers; `story` is told what happens.
 pub fn run(plan: Plan, story: Option<&mut Story>) -> Verdict {
-    run_world(World::new(plan, story.is_some()), story)
+    let world = World::new(plan, story.is_some());
+    let checks = Checks::new(&world);
+    run_world(world, checks, story)
 }
 
 /// The same for a world that has not begun.
-pub(super) fn run_world(world: World, story: Option<&mut Story>) -> Verdict {
-    let checks = Checks::new(&world);
+pub(super) fn run_world(world: World, checks: Checks, story: Option<&mut Story>) -> Verdict {
     let mut trial = Trial { world, checks, story, steps: 0, conflicts: 0 };
     if let Some(story) = &mut trial.story {
         story.begin(&trial.world);

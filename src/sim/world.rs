@@ -74,6 +74,9 @@ pub struct World {
     tally: Tally,
     #[cfg(test)]
     pub(super) tamper: Option<Tamper>,
+    /// Whether a node that comes back goes on under its old origin, which is wrong.
+    #[cfg(test)]
+    pub(super) reuses_origins: bool,
 }
 
 /// Breaks a rule on purpose, in tests: changes a message as it is sent, or drops it by `false`.
@@ -138,6 +141,8 @@ impl World {
             plan,
             #[cfg(test)]
             tamper: None,
+            #[cfg(test)]
+            reuses_origins: false,
         };
         (0..world.nodes.len()).for_each(|node| world.start(node));
         for one in 0..world.nodes.len() {
@@ -495,6 +500,8 @@ impl World {
     fn start(&mut self, node: usize) {
         self.nodes[node].incarnation += 1;
         let incarnation = self.nodes[node].incarnation;
+        #[cfg(test)]
+        let incarnation = if self.reuses_origins { 1 } else { incarnation };
         let (settings, seed) = (&self.plan.settings, self.network.rng().u64(..));
         let config = Config {
             strategy: settings.strategy,

@@ -5,18 +5,23 @@
 //! no equal vectors may come with different fingerprints, and nothing may be refused.
 
 use super::Fault;
-use crate::protocol::delta::EXCHANGES_MAX;
 use crate::protocol::event::Event;
 use crate::sim::world::World;
 
 /// Looks at a node after a step.
-pub(super) fn check(world: &World, node: usize) -> Result<(), Fault> {
+pub(super) fn check(world: &World, node: usize, exchanges_max: usize) -> Result<(), Fault> {
     let Some(shard) = world.shard(node) else { return Ok(()) };
     let (outgoing, incoming) = shard.exchanges();
-    if outgoing > EXCHANGES_MAX || incoming > EXCHANGES_MAX {
+    if outgoing > exchanges_max || incoming > exchanges_max {
         let text = format!("sends {outgoing} deltas and receives {incoming} at once");
         return Err(Fault::at(node, "bounds", text));
     }
+    Ok(())
+}
+
+/// Looks at what a node said of others in a step.
+pub(super) fn check_alarms(world: &World, node: usize) -> Result<(), Fault> {
+    let Some(shard) = world.shard(node) else { return Ok(()) };
     for event in &world.output().events {
         match event {
             Event::Damage { peer, hash } => {

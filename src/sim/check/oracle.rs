@@ -168,11 +168,16 @@ impl Oracle {
         Ok(())
     }
 
+    /// The write with this stamp.
+    pub(super) fn by_stamp(&self, stamp: Stamp) -> Option<usize> {
+        self.by_stamp.get(&stamp).copied()
+    }
+
     /// The write of the record that a message's write claims to be, or to be a part of.
     pub(super) fn recognise(&self, node: usize, write: &Write) -> Result<usize, Fault> {
         let invented = |what: String| Fault::at(node, "invented", what);
         let stamp = write.stamp;
-        let Some(number) = self.by_stamp.get(&stamp).copied() else {
+        let Some(number) = self.by_stamp(stamp) else {
             return Err(invented(format!("{stamp} reached it, which nobody wrote")));
         };
         for (seq, cell) in (write.seq..).zip(&write.cells) {

@@ -1,0 +1,311 @@
+//! Every checker can fail: runs in which one rule is broken on purpose, and the checker that notices.
+//!
+//! A rule is broken from outside, in the messages that a node sends or by what becomes of a node, so
+//! the protocol under test is the one of the product. Each test takes the first seed of a scenario at
+//! which the expected checker speaks up, wants to hear the expected words, and then shows that the
+//! very same run, unbroken, passes. Checkers that would notice earlier are told to keep quiet where a
+//! later one is to be shown.
+
+use std::collections::BTreeMap;
+
+use super::check::{Checks, Fault};
+use super::plan::{Act, Plan};
+use super::scenario::Scenario;
+use super::trial;
+use super::world::{Tamper, World};
+use crate::protocol::cell::{Content, Seen, Write};
+use crate::protocol::delta::EXCHANGES_MAX;
+use crate::protocol::digest::DigestHash;
+use crate::protocol::message::Message;
+use crate::protocol::shard::Shard;
+use crate::protocol::stamp::Dot;
+use crate::protocol::store::Fingerprint;
+use crate::protocol::version::VersionVector;
+
+/// How many seeds are tried until the checker speaks up.
+const SEEDS_MAX: u64 = 300;
+
+/// A rule to be broken.
+struct Breach {
+    scenario: &'static str,
+    /// Changes the plan; most leave it.
+    plan: fn(&mut Plan),
+    tamper: fn() -> Tamper,
+    /// Checkers that keep quiet.
+    muted: &'static [&'static str],
+    /// What becomes of a node that the checkers hear nothing of.
+    fate: Fate,
+    /// The most exchanges that the checkers put up with.
+    exchanges_max: usize,
+}
+
+/// What becomes of a node behind the checkers' back.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// Nothing.
+    Lives,
+    /// It dies and starts empty, as a new origin.
+    Dies,
+    /// It dies and starts empty, under the origin that it had.
+    Forgets,
+}
+
+impl Breach {
+    fn of(scenario: &'static str, tamper: fn() -> Tamper) -> Self {
+        Self {
+            scenario,
+            plan: |_| (),
+            tamper,
+            muted: &[],
+            fate: Fate::Lives,
+            exchanges_max: EXCHANGES_MAX,
+        }
+    }
+
+    fn muting(self, muted: &'static [&'static str]) -> Self {
+        Self { muted, ..self }
+    }
+
+    fn run(&self, seed: u64, broken: bool) -> Option<Fault> {
+        let mut plan = Scenario::named(self.scenario).unwrap().plan(seed, None);
+        (self.plan)(&mut plan);
+        if broken && self.fate != Fate::Lives {
+            let late = plan.faults_end.mul_f64(0.9);
+            plan.acts.extend([(late, Act::Crash(0)), (late, Act::Restart(0))]);
+        }
+        let mut world = World::new(plan, false);
+        let mut checks = Checks::new(&world);
+        if broken {
+            world.tamper = Some((self.tamper)());
+            world.reuses_origins = self.fate == Fate::Forgets;
+            checks.muted = self.muted;
+            checks.exchanges_max = self.exchanges_max;
+            checks.hears_of_deaths = self.fate == Fate::Lives;
+        }
+        trial::run_world(world, checks, None).fault
+    }
+
+    /// Runs one seed after the other until a checker speaks up in these words.
+    fn is_noticed(&self, checker: &str, words: &str) {
+        let mut others = BTreeMap::<String, u64>::new();
+        for seed in 1..=SEEDS_MAX {
+            let Some(fault) = self.run(seed, true) else { continue };
+            if fault.checker == checker && fault.what.contains(words) {
+                assert_eq!(self.run(seed, false), None, "unbroken, seed {seed} passes");
+                return;
+            }
+            others.entry(format!("[{}] {}", fault.checker, fault.what)).or_insert(seed);
+        }
+        panic!("no [{checker}] said {words:?} in {SEEDS_MAX} seeds; instead: {others:#?}");
+    }
+}
+
+/// Changes nothing.
+fn nothing() -> Tamper {
+    Box::new(|_, _, _| true)
+}
+
+/// Has the first part of a delta end it: the vector is merged before the other parts have come.
+fn merge_early() -> Tamper {
+    Box::new(|shard, _, envelope| {
+        if let Message::Delta { chunk, .. } = &mut envelope.message
+            && chunk.number == 0
+        {
+            chunk.captured.get_or_insert_with(|| shard.vector().clone());
+        }
+        true
+    })
+}
+
+/// Leaves out of a delta what took the place of cells while it was being sent.
+fn skip_superseding() -> Tamper {
+    let mut captured = BTreeMap::new();
+    Box::new(move |shard: &Shard, to, envelope| {
+        if let Message::Delta { chunk, .. } = &mut envelope.message {
+            let vector: &mut VersionVector =
+                captured.entry((shard.config().node, to, chunk.exchange)).or_default();
+            if chunk.number == 0 {
+                *vector = shard.vector().clone();
+            }
+            chunk.writes.retain(|write| vector.contains(write.dot()));
+        }
+        true
+    })
+}
+
+/// Changes every write that is pushed or part of a delta.
+fn change_writes(change: fn(&Shard, &mut Write)) -> Tamper {
+    Box::new(move |shard, _, envelope| {
+        let writes = match &mut envelope.message {
+            Message::Push { writes, .. } => writes,
+            Message::Delta { chunk, .. } => &mut chunk.writes,
+            _ => return true,
+        };
+        writes.iter_mut().for_each(|write| change(shard, write));
+        true
+    })
+}
+
+/// The hole: a vector that is merged early claims what has not come yet.
+#[test]
+fn a_vector_merged_early_is_noticed() {
+    Breach::of("bulk", merge_early).is_noticed("vector", "claims");
+}
+
+/// The same hole, by its first consequence: what then comes is taken for known and passed over.
+#[test]
+fn a_vector_merged_early_loses_what_comes_later() {
+    let breach = Breach::of("bulk", merge_early).muting(&["vector"]);
+    breach.is_noticed("shown", "has reached it");
+}
+
+/// The same hole, by what it does in the end: everybody claims the same and shows something else,
+/// and nothing ever mends it.
+#[test]
+fn a_vector_merged_early_makes_nodes_differ_for_ever() {
+    let muted = &["vector", "shown", "batch", "conflict", "alarm", "acknowledged"];
+    Breach::of("bulk", merge_early).muting(muted).is_noticed("same", "differ");
+}
+
+/// The hole's other side: a cell that was replaced while the delta was sent, and not what took its
+/// place.
+#[test]
+fn a_superseded_cell_that_is_skipped_is_noticed() {
+    Breach::of("bulk", skip_superseding).is_noticed("vector", "claims");
+}
+
+/// And what comes of it: the node with the replacement dies, and the others differ for ever.
+#[test]
+fn a_superseded_cell_that_is_skipped_makes_nodes_differ_for_ever() {
+    let muted = &["vector", "shown", "batch", "conflict", "alarm", "acknowledged"];
+    Breach::of("bulk", skip_superseding).muting(muted).is_noticed("same", "differ");
+}
+
+#[test]
+fn a_value_that_nobody_wrote_is_noticed() {
+    let forge = || change_writes(|_, write| write.cells[0].content = Content::from(&b"forged"[..]));
+    Breach::of("calm", forge).is_noticed("invented", "forged");
+}
+
+/// A node that takes every message for the word of the oracle shows the forged value itself.
+#[test]
+fn a_value_that_shows_and_nobody_wrote_is_noticed() {
+    let forge = || change_writes(|_, write| write.cells[0].content = Content::from(&b"forged"[..]));
+    let breach = Breach::of("calm", forge).muting(&["invented in messages"]);
+    breach.is_noticed("invented", "shows \"forged\"");
+}
+
+#[test]
+fn a_part_of_a_write_by_itself_is_noticed() {
+    let split = || change_writes(|_, write| write.cells.truncate(1));
+    Breach::of("batches", split).is_noticed("batch", "shows for");
+}
+
+#[test]
+fn a_conflict_that_is_none_is_noticed() {
+    let strip = || {
+        change_writes(|_, write| {
+            write.cells.iter_mut().for_each(|cell| cell.seen = Seen::default())
+        })
+    };
+    Breach::of("calm", strip).is_noticed("conflict", "which knew of it");
+}
+
+#[test]
+fn a_conflict_that_is_not_told_is_noticed() {
+    let know_all = || {
+        change_writes(|shard, write| {
+            for origin in shard.vector().iter().map(|(origin, _)| origin) {
+                let all = Dot { origin, seq: u64::MAX };
+                write.cells.iter_mut().for_each(|cell| cell.seen.insert(all));
+            }
+        })
+    };
+    Breach::of("hot-key", know_all).is_noticed("conflict", "does not say");
+}
+
+#[test]
+fn a_fingerprint_that_does_not_fit_is_noticed() {
+    let damage = || -> Tamper {
+        Box::new(|_, _, envelope| {
+            if let Message::Open { fingerprint, .. } = &mut envelope.message {
+                *fingerprint = Fingerprint::default();
+            }
+            true
+        })
+    };
+    Breach::of("calm", damage).is_noticed("alarm", "but other cells");
+}
+
+#[test]
+fn a_peer_that_is_put_into_quarantine_is_noticed() {
+    let run_away = || change_writes(|_, write| write.stamp.lamport.0 += 1 << 60);
+    let breach = Breach::of("calm", run_away).muting(&["invented in messages"]);
+    breach.is_noticed("alarm", "quarantines");
+}
+
+#[test]
+fn chatter_without_an_end_is_noticed() {
+    let chatter = || -> Tamper {
+        Box::new(|_, _, envelope| {
+            if let Message::Open { digest, hash, .. } = &mut envelope.message {
+                *digest = None;
+                *hash = DigestHash::of(&VersionVector::default());
+            }
+            true
+        })
+    };
+    Breach::of("calm", chatter).is_noticed("quiet", "nothing to say");
+}
+
+#[test]
+fn a_cluster_that_never_agrees_is_noticed() {
+    let mute = || -> Tamper {
+        Box::new(|_, _, envelope| {
+            !matches!(envelope.message, Message::Push { .. } | Message::Delta { .. })
+        })
+    };
+    Breach::of("calm", mute).is_noticed("same", "after the faults have ended");
+}
+
+#[test]
+fn a_vector_that_shrinks_is_noticed() {
+    let breach = Breach { fate: Fate::Forgets, ..Breach::of("calm", nothing) };
+    breach.is_noticed("vector", "no longer claims");
+}
+
+#[test]
+fn a_dot_that_is_used_twice_is_noticed() {
+    let breach = Breach { fate: Fate::Forgets, ..Breach::of("calm", nothing) };
+    breach
+        .muting(&["vector", "order", "shown", "batch", "conflict"])
+        .is_noticed("dots", "was given");
+}
+
+#[test]
+fn a_stamp_that_goes_back_is_noticed() {
+    let breach = Breach { fate: Fate::Dies, ..Breach::of("calm", nothing) };
+    breach.muting(&["vector"]).is_noticed("order", "after");
+}
+
+#[test]
+fn a_deletion_that_is_undone_is_noticed() {
+    let breach = Breach { fate: Fate::Dies, ..Breach::of("batches", nothing) };
+    breach.muting(&["vector"]).is_noticed("order", "has come back after its deletion");
+}
+
+/// A node forgets what only it had, and nobody is told that it died.
+#[test]
+fn an_acknowledged_write_that_is_lost_is_noticed() {
+    let plan = |plan: &mut Plan| plan.settings.eager = false;
+    let breach = Breach { fate: Fate::Dies, plan, ..Breach::of("calm", nothing) };
+    let muted = &["vector", "order", "shown", "batch", "conflict"];
+    breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
+}
+
+/// Bounds that are narrower than those of the protocol are overstepped.
+#[test]
+fn too_many_exchanges_are_noticed() {
+    let breach = Breach { exchanges_max: 0, ..Breach::of("bulk", nothing) };
+    breach.is_noticed("bounds", "at once");
+}
