@@ -7,8 +7,6 @@
 //! Decoding allocates no more than a small multiple of the bytes that are really there, whatever
 //! lengths they claim, and does not go deeper than a message is.
 
-use std::io;
-
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
@@ -59,13 +57,13 @@ pub fn encoded_bytes(envelope: &Envelope) -> usize {
     /// Takes everything and keeps only its length.
     struct Length(usize);
 
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0 += bytes.len();
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> io::Result<()> {
+        fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
     }
