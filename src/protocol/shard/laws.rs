@@ -29,8 +29,8 @@ const NODES: usize = 3;
 /// What happens next; numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A node writes these cells: key, field, and whether it is a deletion.
-    Write(usize, Vec<(u8, u8, bool)>),
+    /// A node makes these writes in one go: of each cell its key, field, and whether it is deleted.
+    Write(usize, Vec<Vec<(u8, u8, bool)>>),
     Deliver(usize),
     Duplicate(usize),
     Drop(usize),
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    fn write(&mut self, at: usize, cells: &[(u8, u8, bool)]) {
+    fn write(&mut self, at: usize, cells: &[(u8, u8, bool)], output: &mut Output) {
         let shard = &mut self.shards[at];
         let names: BTreeMap<(u8, u8), bool> =
             cells.iter().map(|(key, field, gone)| ((*key, *field), *gone)).collect();
@@ -144,15 +144,13 @@ impl World {
                 CellWrite { key, field, content, seen }
             })
             .collect();
-        let mut output = Output::default();
-        let reply = shard.write(self.now, cells.clone(), 0, &mut output);
+        let reply = shard.write(self.now, cells.clone(), 0, output);
         output.wake = shard.next_wake();
         let Reply::Written { stamp, dot, .. } = reply else { panic!("{reply:?}") };
         for (back, cell) in (0..).zip(cells.into_iter().rev()) {
             let dot = Dot { seq: dot.seq - back, ..dot };
             self.made.insert(dot, (stamp, (cell.key, cell.field), cell.content));
         }
-        self.carry_out(at, output);
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId, frame: &[u8]) {
@@ -198,7 +196,11 @@ impl World {
     fn step(&mut self, step: &Step) {
         let pick = |wire: &[_], at: usize| (!wire.is_empty()).then(|| at % wire.len().max(1));
         match step {
-            Step::Write(at, cells) => self.write(*at, cells),
+            Step::Write(at, writes) => {
+                let mut output = Output::default();
+                writes.iter().for_each(|cells| self.write(*at, cells, &mut output));
+                self.carry_out(*at, output);
+            }
             Step::Deliver(at) => {
                 let Some(at) = pick(&self.wire, *at) else { return };
                 let (from, to, frame) = self.wire.remove(at);
@@ -295,7 +297,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
         1 => proptest::collection::vec(cell, 2..4),
     ];
     let step = prop_oneof![
-        20 => (0..NODES, cells).prop_map(|(at, cells)| Step::Write(at, cells)),
+        20 => (0..NODES, proptest::collection::vec(cells, 1..4))
+            .prop_map(|(at, writes)| Step::Write(at, writes)),
         // Mostly in order, as on a stream.
         30 => Just(Step::Deliver(0)),
         20 => any::<usize>().prop_map(Step::Deliver),
@@ -326,7 +329,6 @@ fn run(mut world: World, steps: &[Step]) -> Result<World, TestCaseError> {
 
 proptest! {
     #![proptest_config(RunnerConfig {
-        cases: 400,
         failure_persistence: None,
         ..RunnerConfig::default()
     })]
