@@ -18,22 +18,22 @@ pub struct DigestHash(u64);
 pub struct Digest(pub VersionVector);
 
 impl DigestHash {
-    /// The hash of `vector`.
+    /// The hash of `vector`: of all its numbers in one piece, which takes a fraction of the time of
+    /// hashing them one by one.
     pub fn of(vector: &VersionVector) -> Self {
-        let mut hash = vector.len() as u64;
+        let mut bytes = Vec::with_capacity(8 * (2 * vector.len() + 2 * vector.ranges()));
+        let mut add = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
         for (origin, held) in vector.iter() {
-            hash = mix(hash, origin.0);
-            for &(first, last) in held.ranges() {
-                hash = mix(mix(hash, first), last);
-            }
+            add(origin.0);
+            // Tells where the ranges of this origin end and the next origin begins.
+            add(held.ranges().len() as u64);
+            held.ranges().iter().for_each(|&(first, last)| {
+                add(first);
+                add(last);
+            });
         }
-        Self(hash)
+        Self(XxHash3_64::oneshot(&bytes))
     }
-}
-
-/// Chains one number into a hash.
-fn mix(hash: u64, number: u64) -> u64 {
-    XxHash3_64::oneshot_with_seed(hash, &number.to_le_bytes())
 }
 
 impl fmt::Display for DigestHash {

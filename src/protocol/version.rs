@@ -10,8 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::de::{Error, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::id::Origin;
@@ -35,20 +37,31 @@ pub const ORIGINS_MAX: usize = 65_536;
 /// A set of sequence numbers, as sorted ranges that neither touch nor overlap.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Intervals {
-    /// Inclusive bounds.
-    ranges: Vec<(u64, u64)>,
+    ranges: Ranges,
+}
+
+/// Inclusive bounds. Nearly always there is one range per origin, and a vector of a thousand origins
+/// is copied, sent and compared as a whole: one range needs no memory of its own.
+#[derive(Clone, Eq)]
+enum Ranges {
+    One([(u64, u64); 1]),
+    /// Any number, also none or one.
+    Many(Vec<(u64, u64)>),
 }
 
 /// Per origin the sequence numbers held.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct VersionVector {
     origins: BTreeMap<Origin, Intervals>,
+    /// How many ranges there are, of all origins together.
+    #[serde(skip)]
+    ranges: usize,
 }
 
 impl Intervals {
     /// All numbers from 1 to `last`; nothing if `last` is 0.
     pub fn up_to(last: u64) -> Self {
-        Self { ranges: if last == 0 { Vec::new() } else { vec![(1, last)] } }
+        if last == 0 { Self::default() } else { Self { ranges: Ranges::One([(1, last)]) } }
     }
 
     /// Whether nothing is held.
@@ -114,7 +127,11 @@ impl Intervals {
         } else {
             (first, last)
         };
-        self.ranges.splice(from..to, [joined]);
+        if to - from == self.ranges.len() {
+            self.ranges = Ranges::One([joined]);
+        } else {
+            self.ranges.many().splice(from..to, [joined]);
+        }
     }
 
     /// Adds everything in `other`, in one pass over both.
@@ -123,7 +140,8 @@ impl Intervals {
             return self.insert_range(first, last);
         }
         let ours = std::mem::take(&mut self.ranges);
-        self.ranges.reserve(ours.len().max(other.ranges.len()));
+        let merged = self.ranges.many();
+        merged.reserve(ours.len().max(other.ranges.len()));
         let (mut ours, mut theirs) = (ours.iter().peekable(), other.ranges.iter().peekable());
         loop {
             let next = match (ours.peek(), theirs.peek()) {
@@ -133,20 +151,30 @@ impl Intervals {
                 (None, None) => return,
             };
             let Some(&(first, last)) = next else { return };
-            match self.ranges.last_mut() {
+            match merged.last_mut() {
                 Some(before) if first <= before.1.saturating_add(1) => {
                     before.1 = before.1.max(last);
                 }
-                _ => self.ranges.push((first, last)),
+                _ => merged.push((first, last)),
             }
+        }
+    }
+
+    /// Keeps the first ranges, `count` at the most.
+    fn truncate(&mut self, count: usize) {
+        if count < self.ranges.len() {
+            self.ranges.many().truncate(count);
         }
     }
 
     /// The numbers of `self` that `other` lacks, as ranges in ascending order.
     pub fn minus(&self, other: &Self) -> Vec<(u64, u64)> {
+        if self == other {
+            return Vec::new();
+        }
         let mut left = Vec::new();
         let mut theirs = other.ranges.iter().peekable();
-        for &(first, last) in &self.ranges {
+        for &(first, last) in self.ranges.iter() {
             let mut next = first;
             while let Some(&&(their_first, their_last)) = theirs.peek() {
                 if their_last < next {
@@ -172,6 +200,57 @@ impl Intervals {
             }
         }
         left
+    }
+}
+
+impl Ranges {
+    /// The same as a list that can be changed.
+    fn many(&mut self) -> &mut Vec<(u64, u64)> {
+        if let Self::One(one) = self {
+            *self = Self::Many(one.to_vec());
+        }
+        match self {
+            Self::Many(many) => many,
+            Self::One(_) => unreachable!("it was replaced above"),
+        }
+    }
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Deref for Ranges {
+    type Target = [(u64, u64)];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl DerefMut for Ranges {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl PartialEq for Ranges {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -203,12 +282,20 @@ impl VersionVector {
 
     /// Adds `dot`; says whether it was missing.
     pub fn insert(&mut self, dot: Dot) -> bool {
-        self.origins.entry(dot.origin).or_default().insert(dot.seq)
+        self.change(dot.origin, |held| held.insert(dot.seq))
     }
 
     /// Adds the dots of `origin` from `first` to `last`, both included.
     pub fn insert_all(&mut self, origin: Origin, first: u64, last: u64) {
-        self.origins.entry(origin).or_default().insert_range(first, last);
+        self.change(origin, |held| held.insert_range(first, last));
+    }
+
+    fn change<T>(&mut self, origin: Origin, change: impl FnOnce(&mut Intervals) -> T) -> T {
+        let held = self.origins.entry(origin).or_default();
+        let before = held.ranges.len();
+        let changed = change(held);
+        self.ranges = self.ranges + held.ranges.len() - before;
+        changed
     }
 
     /// Whether [`RANGES_PUSHED_MAX`] leaves room for a pushed write with these dots of an origin.
@@ -221,62 +308,88 @@ impl VersionVector {
 
     /// How many ranges there are, of all origins together.
     pub fn ranges(&self) -> usize {
-        self.origins.values().map(|held| held.ranges.len()).sum()
+        self.ranges
     }
 
     /// A copy to be sent, with no more ranges than a peer takes. To claim less is always safe.
     pub fn to_send(&self) -> Self {
         let mut copy = self.clone();
+        if self.ranges <= RANGES_MAX {
+            return copy;
+        }
         let mut room = RANGES_MAX;
         for held in copy.origins.values_mut() {
-            held.ranges.truncate(room);
+            held.truncate(room);
             room -= held.ranges.len();
         }
         copy.origins.retain(|_, held| !held.is_empty());
+        copy.ranges = RANGES_MAX;
         copy
     }
 
     /// How many origins there would be after merging `other`.
     pub fn len_with(&self, other: &Self) -> usize {
-        let new = other.origins.keys().filter(|origin| !self.origins.contains_key(origin));
-        self.origins.len() + new.count()
+        self.len() + other.beside(self).filter(|(_, _, ours)| ours.is_empty()).count()
     }
 
-    /// Adds everything in `other`.
+    /// Adds everything in `other`, in one pass over both.
     pub fn merge(&mut self, other: &Self) {
-        for (origin, intervals) in &other.origins {
-            self.origins.entry(*origin).or_default().merge(intervals);
+        let mut theirs = other.origins.iter().peekable();
+        let mut new = Vec::new();
+        for (origin, ours) in &mut self.origins {
+            while let Some(theirs) = theirs.next_if(|(other, _)| *other < origin) {
+                new.push(theirs);
+            }
+            let theirs = theirs.next_if(|(other, _)| *other == origin);
+            if let Some((_, theirs)) = theirs.filter(|(_, theirs)| *theirs != ours) {
+                self.ranges -= ours.ranges.len();
+                ours.merge(theirs);
+                self.ranges += ours.ranges.len();
+            }
+        }
+        for (origin, held) in new.into_iter().chain(theirs) {
+            self.ranges += held.ranges.len();
+            self.origins.insert(*origin, held.clone());
         }
     }
 
     /// Whether every dot of `other` is held here.
     pub fn covers(&self, other: &Self) -> bool {
-        other.origins.iter().all(|(origin, theirs)| match self.origins.get(origin) {
-            Some(ours) => theirs.minus(ours).is_empty(),
-            None => false,
-        })
+        other.beside(self).all(|(_, theirs, ours)| theirs.minus(ours).is_empty())
     }
 
     /// The dots of `self` that `other` lacks, as ranges per origin, in ascending order.
     pub fn minus(&self, other: &Self) -> Vec<(Origin, Vec<(u64, u64)>)> {
-        let nothing = Intervals::default();
-        let lacking = self.origins.iter().map(|(origin, ours)| {
-            (*origin, ours.minus(other.origins.get(origin).unwrap_or(&nothing)))
-        });
+        let lacking = self.beside(other).map(|(origin, ours, theirs)| (origin, ours.minus(theirs)));
         lacking.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    }
+
+    /// What is held of each origin, and what `other` holds of it, in one pass over both.
+    fn beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (Origin, &'a Intervals, &'a Intervals)> {
+        static NOTHING: Intervals = Intervals { ranges: Ranges::Many(Vec::new()) };
+        let mut others = other.origins.iter().peekable();
+        self.origins.iter().map(move |(origin, ours)| {
+            while others.next_if(|(other, _)| *other < origin).is_some() {}
+            let theirs = others.next_if(|(other, _)| *other == origin);
+            (*origin, ours, theirs.map_or(&NOTHING, |(_, theirs)| theirs))
+        })
     }
 }
 
 /// On the wire: first gap, first length, next gap, next length, …; small numbers stay small.
 impl Serialize for Intervals {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut numbers = serializer.serialize_seq(Some(2 * self.ranges.len()))?;
         let mut after = 0;
-        let gaps_and_lengths = self.ranges.iter().flat_map(|&(first, last)| {
-            let gap = first - after - 1;
+        for &(first, last) in self.ranges.iter() {
+            numbers.serialize_element(&(first - after - 1))?;
+            numbers.serialize_element(&(last - first))?;
             after = last;
-            [gap, last - first]
-        });
-        serializer.collect_seq(gaps_and_lengths.collect::<Vec<u64>>())
+        }
+        numbers.end()
     }
 }
 
@@ -317,7 +430,10 @@ impl<'de> Visitor<'de> for RangesVisitor {
             ranges.push((first, last));
             after = last;
         }
-        Ok(Intervals { ranges })
+        Ok(match ranges[..] {
+            [one] => Intervals { ranges: Ranges::One([one]) },
+            _ => Intervals { ranges: Ranges::Many(ranges) },
+        })
     }
 }
 
@@ -328,7 +444,9 @@ impl<'de> Deserialize<'de> for VersionVector {
         struct Wire {
             origins: BTreeMap<Origin, Intervals>,
         }
-        let vector = Self { origins: Wire::deserialize(deserializer)?.origins };
+        let origins = Wire::deserialize(deserializer)?.origins;
+        let ranges = origins.values().map(|held| held.ranges.len()).sum();
+        let vector = Self { origins, ranges };
         if vector.len() > ORIGINS_MAX || vector.origins.values().any(Intervals::is_empty) {
             return Err(D::Error::custom("too many origins, or one without writes"));
         }
@@ -359,6 +477,18 @@ mod tests {
         ranges.iter().flat_map(|(first, last)| *first..=*last).collect()
     }
 
+    fn vector(dots: &BTreeSet<Dot>) -> VersionVector {
+        let mut vector = VersionVector::default();
+        // Backwards, so that there are gaps for a while.
+        dots.iter().rev().for_each(|dot| assert!(vector.insert(*dot)));
+        vector
+    }
+
+    fn dots() -> impl Strategy<Value = BTreeSet<Dot>> {
+        let dot = (0u64..5, 1u64..12).prop_map(|(origin, seq)| Dot { origin: Origin(origin), seq });
+        proptest::collection::btree_set(dot, 0..40)
+    }
+
     fn numbers() -> impl Strategy<Value = BTreeSet<u64>> {
         proptest::collection::btree_set(1u64..40, 0..30)
     }
@@ -385,6 +515,25 @@ mod tests {
             prop_assert_eq!(expand(&set.minus(&other)), &ours - &theirs);
             set.merge(&other);
             prop_assert_eq!(set, intervals(&(&ours | &theirs)));
+        }
+
+        /// Two vectors are merged, compared and taken apart as sets of dots, and know their size.
+        #[test]
+        fn vectors_are_sets_of_dots(ours in dots(), theirs in dots()) {
+            let mut vector = vector(&ours);
+            let other = self::vector(&theirs);
+            let left: BTreeSet<_> = vector.minus(&other).into_iter().flat_map(|(origin, ranges)| {
+                expand(&ranges).into_iter().map(move |seq| Dot { origin, seq })
+            }).collect();
+            prop_assert_eq!(&left, &(&ours - &theirs));
+            prop_assert_eq!(other.covers(&vector), left.is_empty());
+            let len = vector.len_with(&other);
+            vector.merge(&other);
+            prop_assert_eq!(&vector, &self::vector(&(&ours | &theirs)));
+            prop_assert_eq!(vector.len(), len);
+            let ranges = vector.iter().map(|(_, held)| held.ranges().len());
+            prop_assert_eq!(vector.ranges(), ranges.sum::<usize>());
+            prop_assert_eq!(vector.to_send(), vector);
         }
 
         #[test]

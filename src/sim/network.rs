@@ -24,8 +24,12 @@ use crate::protocol::time::Time;
 const PACKET_BYTES: usize = 1_200;
 
 /// What QUIC adds to a probe timeout for acknowledgements that the receiver holds back (RFC 9002,
-/// section 6.2.1, with `max_ack_delay` as quinn has it).
-const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+/// section 6.2.1), as the real nodes set it.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
+
+/// The longest that a lost packet waits before it is sent again, however often it was lost: the real
+/// nodes probe a link that has fallen silent this often, and send again when an answer comes.
+const RESEND_MAX: Duration = Duration::from_millis(100);
 
 /// The least that QUIC adds to a probe timeout for the spread of round trips.
 const SPREAD_MIN: Duration = Duration::from_millis(1);
@@ -345,8 +349,9 @@ impl Network {
         let (arrival, lost) = self.send_packets(now, from, to, again.packets, again.bytes);
         again.arrival = again.arrival.max(arrival);
         if lost > 0 {
-            let doublings = again.tries.min(BACKOFF_DOUBLINGS_MAX);
-            let timeout = self.probe_timeout(now, from, to) * 2u32.pow(doublings);
+            let timeout = self.probe_timeout(now, from, to);
+            let doubled = timeout * 2u32.pow(again.tries.min(BACKOFF_DOUBLINGS_MAX));
+            let timeout = doubled.min(RESEND_MAX.max(timeout));
             again.packets = lost;
             again.tries += 1;
             schedule.push(now + timeout, Due::Resend(again));

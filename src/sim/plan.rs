@@ -12,8 +12,8 @@ use crate::protocol::config::{
 };
 use crate::protocol::profile::{Link, Profile};
 
-/// How long a connection over a dead link lives before its ends notice.
-pub const DETECTION_DEFAULT: Duration = Duration::from_secs(3);
+/// How long a connection over a dead link lives before its ends notice: about what real nodes take.
+pub const DETECTION_DEFAULT: Duration = Duration::from_secs(8);
 
 /// A whole run, decided beforehand.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ pub enum Delivery {
     /// started anew.
     Lossy,
     /// As QUIC does it: a message is as many packets as its bytes need, a lost one is sent again
-    /// after a probe timeout, which doubles with every try, and the streams keep their order. What
-    /// was under way when a connection ends is lost.
+    /// after a probe timeout, which doubles with every try up to a bound, and the streams keep their
+    /// order. What was under way when a connection ends is lost.
     ///
     /// Left out: congestion windows, acknowledgements as packets of their own, and the faster
     /// detection of a loss that later packets on the same connection bring.

@@ -344,10 +344,10 @@ proptest! {
     }
 }
 
-/// Whether any of many runs with `fault` breaks a law.
+/// Whether any of many runs with `fault` breaks a law; the first that does is the last.
 fn bites(fault: Fault) -> bool {
     let config = RunnerConfig {
-        cases: 2_000,
+        cases: if fault == Fault::None { 200 } else { 2_000 },
         max_shrink_iters: 0,
         failure_persistence: None,
         ..RunnerConfig::default()
