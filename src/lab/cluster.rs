@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::config::{CompareConfig, Configuration};
 use super::record::{NodeEnd, Recorder};
 use super::result::{Costs, RunResult};
-use super::workload::{PlannedWrite, key_name, key_number};
+use super::workload::{PlannedWrite, Workload, key_name, key_number};
 use crate::net::{Emulation, IdentityError, NodeIdentity, Secret};
 use crate::protocol::boundary::Reply;
 use crate::protocol::config::FANOUT_DEFAULT;
@@ -114,8 +114,7 @@ pub async fn measure(
             emulation.begin(instant);
         }
     }
-    let values: Vec<_> = plan.iter().map(|write| workload.value(write.index)).collect();
-    issue(&nodes, &plan, &values, instant, &notes).await;
+    issue(&nodes, &plan, &workload, instant, &notes).await;
     converge(&nodes, Instant::now() + config.deadline).await;
     let seconds = instant.elapsed().as_secs_f64();
     let after = sent(&nodes);
@@ -192,19 +191,19 @@ async fn link(nodes: &[Node]) -> Result<(), MeasureError> {
 async fn issue(
     nodes: &[Node],
     plan: &[PlannedWrite],
-    values: &[Vec<u8>],
+    workload: &Workload,
     start: Instant,
     notes: &Notes,
 ) {
-    for (write, value) in plan.iter().zip(values) {
+    for write in plan {
+        let (key, value) = (key_name(write.key), workload.value(write.index));
         let due = start + write.at;
         if due > Instant::now() {
             Timer::at(due).await;
         }
         let node = &nodes[write.node];
-        let key = key_name(write.key);
         notes.recorder.issued(write.index, notes.elapsed(node.now()));
-        if let Reply::Written { stamp, .. } = node.set(&key, value) {
+        if let Reply::Written { stamp, .. } = node.set(&key, &value) {
             notes.recorder.acked(write.index, stamp, notes.elapsed(node.now()));
         }
         // Others take their turn even when this one is late.

@@ -33,6 +33,9 @@ pub const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
 /// About how many bytes of a write in a message are not its cells.
 pub(super) const WRITE_OVERHEAD_BYTES: usize = 40;
 
+/// The most earlier writes that one write may cover: many times what a client sends in one batch.
+pub const COVERS_MAX: u32 = 65_536;
+
 /// The most origins that a [`Seen`] names.
 ///
 /// Only origins that wrote the very cell count, so this is hardly ever reached; beyond it the
@@ -122,7 +125,7 @@ impl Write {
         };
         let together = self.covers.checked_add(earlier.covers).and_then(|sum| sum.checked_add(1));
         match together {
-            Some(together) if covers => {
+            Some(together) if covers && together <= COVERS_MAX => {
                 self.covers = together;
                 true
             }
@@ -164,9 +167,12 @@ impl Write {
             names.sort_unstable();
             names.windows(2).all(|pair| pair[0] != pair[1])
         };
+        let more = (self.cells.len() as u64).checked_sub(1);
+        let last = more.and_then(|more| self.seq.checked_add(more));
+        let covers_well = self.covers == 0 || (self.cells.len() == 1 && self.covers <= COVERS_MAX);
         self.seq > u64::from(self.covers)
-            && self.last_dot().seq <= self.stamp.lamport.0
-            && !self.cells.is_empty()
+            && covers_well
+            && last.is_some_and(|last| last <= self.stamp.lamport.0)
             && self.cells.iter().all(fits)
             && self.bytes() <= WRITE_BYTES_MAX
             && (self.cells.len() == 1 || distinct())
@@ -429,7 +435,8 @@ mod tests {
     #[test]
     fn what_no_correct_peer_sends_is_not_well_formed() {
         assert!(write().is_well_formed());
-        let mutations: [fn(&mut Write); 9] = [
+        let mutations: [fn(&mut Write); 10] = [
+            |write| (write.seq, write.stamp.lamport.0, write.covers) = (9, 9, COVERS_MAX + 1),
             |write| write.covers = 1,
             |write| write.seq = 0,
             |write| write.seq = 2,

@@ -296,11 +296,20 @@ impl Shard {
         if theirs.0.saturating_sub(ours.0) > self.config.lamport_jump_max {
             return Err(Misdeed::Runaway { theirs, ours });
         }
-        let origins = self.vector.len();
-        if origins >= ORIGINS_MAX && self.vector.origin(write.stamp.origin).is_none() {
-            return Err(Misdeed::Crowd { origins });
-        }
         self.judge_origin(write.last_dot())
+    }
+
+    /// Whether there is room for all origins that a message names.
+    fn judge_origins(&self, writes: &[Write]) -> Result<(), Misdeed> {
+        let origins = writes.iter().map(|write| write.stamp.origin);
+        let unknown = origins.filter(|origin| self.vector.origin(*origin).is_none());
+        // Nearly every message names none that is unknown.
+        let unknown: BTreeSet<_> = unknown.collect();
+        let origins = self.vector.len() + unknown.len();
+        if unknown.is_empty() || origins <= ORIGINS_MAX {
+            return Ok(());
+        }
+        Err(Misdeed::Crowd { origins })
     }
 
     /// Whether `dot`, which a peer has, is not one of ours that we never made.
@@ -344,7 +353,8 @@ impl Shard {
         output: &mut Output,
     ) -> Option<usize> {
         // All are judged before any is applied: a message counts as a whole or not at all.
-        if let Some(why) = writes.iter().find_map(|write| self.judge(write).err()) {
+        let misdeed = writes.iter().find_map(|write| self.judge(write).err());
+        if let Some(why) = misdeed.or_else(|| self.judge_origins(&writes).err()) {
             self.quarantine(peer, why, output);
             return None;
         }

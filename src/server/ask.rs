@@ -26,6 +26,9 @@ const PATIENCE_FIRST: Duration = Duration::from_millis(20);
 /// The longest that a question waits before it is asked again.
 const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
+/// How many answers may wait to be read: a few of each peer.
+const ANSWERS_MAX: usize = 1_024;
+
 /// Who waits for which answer.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
@@ -89,9 +92,10 @@ impl Serialize for Agreement {
 }
 
 impl Agreement {
-    /// Whether every live peer answered, and holds what this node holds.
+    /// Whether there is a live peer, and every one answered that it holds what this node holds.
     pub fn is_unanimous(&self) -> bool {
-        self.theirs.iter().all(|opinion| opinion.holds == Some(self.ours))
+        let agrees = |opinion: &Opinion| opinion.holds == Some(self.ours);
+        !self.theirs.is_empty() && self.theirs.iter().all(agrees)
     }
 }
 
@@ -99,16 +103,24 @@ impl Asked {
     /// Hands an answer to whoever waits for it; nobody waits for a late one.
     pub(super) fn answer(&self, token: Token, reply: Reply) {
         if let Some(waiting) = self.waiting.lock().get(&token) {
-            // Full: an answer for each peer is there already.
+            // If it is full, whoever asked has plenty to read, and asks again.
             let _ = waiting.try_send(reply);
         }
     }
 
-    fn question(&self, peers: usize) -> Question<'_> {
+    fn question(&self) -> Question<'_> {
         let token = Token(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let (sender, answers) = channel::bounded(peers.max(1));
+        let (sender, answers) = channel::bounded(ANSWERS_MAX);
         self.waiting.lock().insert(token, sender);
         Question { asked: self, token, answers }
+    }
+}
+
+impl Question<'_> {
+    /// The next answer, if one comes in time. Late answers to an earlier asking count as well.
+    async fn answer(&self, until: Instant) -> Option<Reply> {
+        let left = until.saturating_duration_since(Instant::now());
+        timeout(left, self.answers.recv()).await.ok()?.ok()
     }
 }
 
@@ -122,58 +134,56 @@ impl Node {
     /// Waits until `count` peers hold `dot` and all before it of its origin, or until `deadline`
     /// (`None`: for ever); answers how many do.
     pub async fn wait(&self, dot: Dot, count: usize, deadline: Option<Instant>) -> usize {
+        let question = self.inner().asked.question();
         let mut covered = BTreeSet::new();
         let mut patience = PATIENCE_FIRST;
-        loop {
+        while covered.len() < count {
             let until = Instant::now() + patience;
             let until = deadline.map_or(until, |deadline| deadline.min(until));
-            let enough = |covered: &BTreeSet<NodeId>| covered.len() >= count;
-            if enough(&covered) {
-                return covered.len();
-            }
-            let asked = self.peers().filter(|peer| !covered.contains(peer)).collect();
-            self.ask(asked, Some(dot), until, |reply| {
+            let open = self.peers().filter(|peer| !covered.contains(peer));
+            self.ask(&question, open.collect(), Some(dot));
+            while covered.len() < count {
+                let Some(reply) = question.answer(until).await else { break };
                 if let Reply::Answer { peer, covers: true, .. } = reply {
                     covered.insert(peer);
                 }
-                enough(&covered)
-            })
-            .await;
+            }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return covered.len();
+                break;
             }
             patience = (patience * 2).min(PATIENCE_MAX);
         }
+        covered.len()
     }
 
     /// Asks all live peers what they hold, again and again until everybody agrees or `deadline`
     /// has come; answers the last state of affairs.
     pub async fn agreement(&self, deadline: Instant) -> Agreement {
+        let question = self.inner().asked.question();
+        let mut holds: BTreeMap<NodeId, _> = BTreeMap::new();
         let mut patience = PATIENCE_FIRST;
         loop {
-            let mut holds: BTreeMap<NodeId, _> = self.peers().map(|peer| (peer, None)).collect();
             let until = (Instant::now() + patience).min(deadline);
-            let mut open = holds.len();
-            self.ask(holds.keys().copied().collect(), None, until, |reply| {
-                if let Reply::Answer { peer, hash, fingerprint, .. } = reply
-                    && let Some(opinion) = holds.get_mut(&peer)
-                    && opinion.replace((hash, fingerprint)).is_none()
-                {
-                    open -= 1;
+            self.ask(&question, self.peers().collect(), None);
+            loop {
+                let agreement = self.judge(&holds);
+                if agreement.is_unanimous() || deadline <= Instant::now() {
+                    return agreement;
                 }
-                open == 0
-            })
-            .await;
-            let ours = self.enter().shard().summary();
-            let theirs = holds.into_iter().map(|(node, holds)| Opinion { node, holds }).collect();
-            let agreement = Agreement { ours, theirs };
-            if agreement.is_unanimous() || deadline <= Instant::now() {
-                return agreement;
+                let Some(reply) = question.answer(until).await else { break };
+                if let Reply::Answer { peer, hash, fingerprint, .. } = reply {
+                    holds.insert(peer, (hash, fingerprint));
+                }
             }
-            // Everybody may have answered at once; the others need a moment to converge.
-            async_io::Timer::at(until).await;
             patience = (patience * 2).min(PATIENCE_MAX);
         }
+    }
+
+    /// Whether everybody who is up now holds what this node holds, by their last answers.
+    fn judge(&self, holds: &BTreeMap<NodeId, (DigestHash, Fingerprint)>) -> Agreement {
+        let ours = self.enter().shard().summary();
+        let opinion = |node| Opinion { node, holds: holds.get(&node).copied() };
+        Agreement { ours, theirs: self.peers().map(opinion).collect() }
     }
 
     fn peers(&self) -> impl Iterator<Item = NodeId> + use<> {
@@ -181,29 +191,64 @@ impl Node {
         peers.into_iter()
     }
 
-    /// Asks `peers` and hands their answers to `enough` until it says so, or until the time is up.
-    async fn ask(
-        &self,
-        peers: Vec<NodeId>,
-        dot: Option<Dot>,
-        until: Instant,
-        mut enough: impl FnMut(Reply) -> bool,
-    ) {
-        let question = self.inner().asked.question(peers.len());
-        for peer in &peers {
-            self.enter().ask(question.token, Request::Ask { peer: *peer, dot });
+    fn ask(&self, question: &Question<'_>, peers: Vec<NodeId>, dot: Option<Dot>) {
+        let mut entered = self.enter();
+        for peer in peers {
+            entered.ask(question.token, Request::Ask { peer, dot });
         }
-        if peers.is_empty() {
-            async_io::Timer::at(until).await;
-            return;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{NodeIdentity, Secret};
+    use crate::server::NodeConfig;
+
+    fn pair() -> (Node, Node) {
+        async_std::task::block_on(async {
+            let secret = Secret::ephemeral().unwrap();
+            let start = async |peers| {
+                let mut config = NodeConfig::new("test", NodeIdentity::fresh().unwrap());
+                config.secret = Some(secret.clone());
+                config.peers = peers;
+                config.eager = false;
+                config.interval = Duration::from_millis(20);
+                Node::start(config).await.unwrap()
+            };
+            let first = start(Vec::new()).await;
+            let second = start(vec![first.address()]).await;
+            (first, second)
+        })
+    }
+
+    /// Looking at a node again and again keeps it from nothing: rounds go on and bring the write.
+    #[test]
+    fn who_looks_does_not_stop_the_clock() {
+        let (first, second) = pair();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while second.enter().shard().peers().count() == 0 {
+            assert!(Instant::now() < deadline, "not linked");
         }
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match timeout(left, question.answers.recv()).await {
-                Ok(Ok(reply)) if enough(reply) => return,
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return,
-            }
+        let rounds = |node: &Node| node.status().counters.rounds_opened;
+        let before = rounds(&first);
+        first.set("k", "v");
+        while rounds(&first) < before + 5 || second.get("k").is_none() {
+            assert!(Instant::now() < deadline, "no rounds");
         }
+    }
+
+    /// A node without live peers is not said to agree with anybody.
+    #[test]
+    fn agreement_takes_somebody_to_agree_with() {
+        let (first, second) = pair();
+        let soon = || Instant::now() + Duration::from_secs(30);
+        assert!(async_std::task::block_on(first.agreement(soon())).is_unanimous());
+        async_std::task::block_on(second.close());
+        let deadline = soon();
+        while first.enter().shard().peers().count() > 0 {
+            assert!(Instant::now() < deadline, "the peer did not say farewell");
+        }
+        assert!(!async_std::task::block_on(first.agreement(Instant::now())).is_unanimous());
     }
 }

@@ -91,12 +91,15 @@ pub(super) struct Slot {
 
 /// The inside of a node's shard, for one batch of requests.
 ///
-/// Holds a lock: keep it short, and never across an await. What the batch asks for (pushes, events)
-/// is done when this is dropped.
+/// Holds a lock: keep it short, never across an await, and do not call the node's other methods
+/// meanwhile, which wait for the same lock. What the batch asks for (pushes, events) is done when
+/// this is dropped.
 pub struct Entered<'a> {
     inner: &'a Inner,
     slot: MutexGuard<'a, Slot>,
     now: Time,
+    /// Whether anything was asked for; who only looks leaves nothing to be carried out.
+    touched: bool,
 }
 
 impl Node {
@@ -203,7 +206,7 @@ impl Node {
     /// Enters the shard for a batch of requests.
     pub fn enter(&self) -> Entered<'_> {
         let slot = self.0.shard.lock();
-        Entered { inner: &self.0, slot, now: self.0.now() }
+        Entered { inner: &self.0, slot, now: self.0.now(), touched: false }
     }
 
     /// How many messages and bytes it has sent, by kind.
@@ -261,6 +264,7 @@ impl Entered<'_> {
     }
 
     fn request(&mut self, request: Request<'_>) -> Reply {
+        self.touched = true;
         let Slot { shard, output } = &mut *self.slot;
         shard.handle(self.now, Input::Request(Token::default(), request), output);
         let (_, reply) = output.reply.pop().expect("an eventual request is answered at once");
@@ -269,6 +273,7 @@ impl Entered<'_> {
 
     /// Asks a peer; the answer comes to whoever waits for the token.
     pub(super) fn ask(&mut self, token: Token, request: Request<'_>) {
+        self.touched = true;
         let Slot { shard, output } = &mut *self.slot;
         shard.handle(self.now, Input::Request(token, request), output);
     }
@@ -276,7 +281,9 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.inner.carry_out(&mut self.slot.output, self.now);
+        if self.touched {
+            self.inner.carry_out(&mut self.slot.output, self.now);
+        }
     }
 }
 
@@ -293,6 +300,17 @@ impl Inner {
         let Slot { shard, output } = &mut *slot;
         shard.handle(now, input, output);
         self.carry_out(output, now);
+    }
+
+    /// Tells the shard the latest round trip to a peer, unless its link has gone down meanwhile.
+    fn retime(&self, peer: NodeId, round_trip: Duration) {
+        let now = self.now();
+        let mut slot = self.shard.lock();
+        let Slot { shard, output } = &mut *slot;
+        if shard.peers().any(|live| live == peer) {
+            shard.handle(now, Input::PeerUp(peer, round_trip), output);
+            self.carry_out(output, now);
+        }
     }
 
     /// Carries out an output, in the order of its fields, and empties it.
@@ -482,8 +500,15 @@ async fn keep_round_trips(node: Weak<Inner>) {
         };
         let peers = inner.net.get().map(Net::peers).unwrap_or_default();
         for peer in peers {
-            inner.handle(Input::PeerUp(peer.id, peer.round_trip));
+            inner.retime(peer.id, peer.round_trip);
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The timer may be waiting for a shard that wants nothing.
+        self.wake_sooner.notify(usize::MAX);
     }
 }
 
