@@ -16,6 +16,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Exit;
+use super::exit::{print, with_sources};
 use crate::lab::baseline::Baseline;
 use crate::lab::cluster::{self, MeasureError};
 use crate::lab::config::{
@@ -26,7 +27,7 @@ use crate::lab::result::RunResult;
 use crate::lab::simulated;
 use crate::lab::threshold::Threshold;
 use crate::lab::workload::Arrivals;
-use crate::protocol::profile::{Profile, ProfileError};
+use crate::net::{NetError, load_profile};
 
 /// The most real nodes in one process: each has its own socket, timers and connections to all
 /// others, and 100 nodes are 4,950 connections.
@@ -147,7 +148,7 @@ pub struct CompareArgs {
 }
 
 /// Says what is wrong with arguments that are well formed one by one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CompareArgsError {
     /// A number out of its bounds.
     #[error("{flag} {given} is out of bounds: expected {expected}")]
@@ -170,17 +171,9 @@ pub enum CompareArgsError {
     /// Two flags that exclude each other.
     #[error("{0}")]
     Together(&'static str),
-    /// A profile that does not exist or makes no sense.
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    /// A profile's file that cannot be read.
-    #[error("cannot read the profile {path}: {problem}")]
-    ProfileFile {
-        /// The file.
-        path: String,
-        /// What the system said.
-        problem: String,
-    },
+    /// A profile that cannot be read, does not exist or makes no sense.
+    #[error("{}", with_sources(.0))]
+    Profile(#[from] NetError),
     /// A mode that cannot be measured yet.
     #[error(
         "strong consistency is not there yet, so there is nothing to measure: use --consistency \
@@ -239,7 +232,7 @@ impl CompareArgs {
         names
             .into_iter()
             .map(|name| {
-                let profile = profile(name)?;
+                let profile = load_profile(name)?;
                 let own = profile.nodes().map_or(assumed.to_vec(), |nodes| vec![nodes]);
                 let nodes = self.nodes.clone().unwrap_or(own);
                 Ok(Links { profile: Arc::new(profile), nodes })
@@ -250,8 +243,7 @@ impl CompareArgs {
     fn check_lists(&self, config: &CompareConfig) -> Result<(), CompareArgsError> {
         distinct("--consistency", &config.consistency)?;
         distinct("--strategies", &config.strategies)?;
-        let dash =
-            |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str() == "-");
+        let dash = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_dash);
         if dash(&self.json) && dash(&self.csv) {
             return Err(CompareArgsError::Together(
                 "--json - and --csv - both write to standard output: give one of them a file",
@@ -268,29 +260,6 @@ impl CompareArgs {
 
 /// The links that are compared where none are named.
 const PROFILES_ASSUMED: [&str; 2] = ["loopback", "lan"];
-
-/// The largest profile file that is read; the built-in ones have less than a hundredth of it.
-const PROFILE_BYTES_MAX: u64 = 1 << 20;
-
-/// The profile of this name: a file if it ends in .toml, else a built-in one.
-fn profile(name: &str) -> Result<Profile, CompareArgsError> {
-    if !name.ends_with(".toml") {
-        return Ok(Profile::builtin(name)?);
-    }
-    let unreadable = |error: std::io::Error| CompareArgsError::ProfileFile {
-        path: name.to_owned(),
-        problem: error.to_string(),
-    };
-    let bytes = std::fs::metadata(name).map_err(unreadable)?.len();
-    if bytes > PROFILE_BYTES_MAX {
-        return Err(CompareArgsError::ProfileFile {
-            path: name.to_owned(),
-            problem: format!("{bytes} bytes are too many for a profile"),
-        });
-    }
-    let text = std::fs::read_to_string(name).map_err(unreadable)?;
-    Ok(Profile::parse(name, &text)?)
-}
 
 /// What is assumed where nothing is said.
 struct Assumed {
@@ -390,18 +359,26 @@ pub async fn run(args: CompareArgs) -> Exit {
     // Read before the minutes of measuring, so that a wrong name is known at once.
     let baseline = match args.baseline.as_deref().map(Baseline::read).transpose() {
         Ok(baseline) => baseline,
-        Err(error) => return Exit::Usage.because(error),
+        Err(error) => return Exit::Usage.because(with_sources(&error)),
     };
+    // So is a file that cannot be written.
+    let files = [&args.json, &args.csv].into_iter().flatten().filter(|path| !is_dash(path));
+    for path in files {
+        if let Err(error) = File::options().append(true).create(true).open(path) {
+            return Exit::Usage.because(format!("cannot write {}: {error}", path.display()));
+        }
+    }
     let runs = match measure(&config).await {
         Ok(runs) => runs,
         Err(error) => return Exit::Failed.because(error),
     };
     let report = Report::new(&config, runs, &args.fail_if, baseline.as_ref());
-    if let Err(error) = write_report(&args, &report) {
-        return Exit::Failed.because(error);
-    }
+    let written = match write_report(&args, &report) {
+        Ok(written) => written,
+        Err(error) => return Exit::Failed.because(error),
+    };
     match report.outcome() {
-        Outcome::Ok => Exit::Ok,
+        Outcome::Ok => written,
         Outcome::Failed => Exit::NotConverged,
         Outcome::TooFewSamples => Exit::TooFewSamples,
     }
@@ -437,25 +414,27 @@ async fn measure(config: &CompareConfig) -> Result<Vec<RunResult>, MeasureError>
     Ok(results)
 }
 
+/// Whether a path stands for standard output.
+fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Writes the table, and what else was asked for.
-#[allow(clippy::print_stdout, reason = "the command line's own output")]
-fn write_report(args: &CompareArgs, report: &Report) -> Result<(), WriteError> {
-    let is_dash = |path: &Path| path.as_os_str() == "-";
-    let mut stdout_taken = false;
-    if let Some(path) = &args.json {
-        stdout_taken |= is_dash(path);
-        write_to(path, |to| to.write_all(report.json().as_bytes()))?;
-    }
-    if let Some(path) = &args.csv {
-        stdout_taken |= is_dash(path);
-        write_to(path, |to| report.write_csv(to))?;
-    }
+fn write_report(args: &CompareArgs, report: &Report) -> Result<Exit, WriteError> {
+    let stdout_taken = [&args.json, &args.csv].into_iter().flatten().any(|path| is_dash(path));
+    let mut printed = Exit::Ok;
     if stdout_taken {
         eprint!("{}", report.text(io::stderr().is_terminal()));
     } else {
-        print!("{}", report.text(io::stdout().is_terminal()));
+        printed = print(&report.text(io::stdout().is_terminal()));
     }
-    Ok(())
+    if let Some(path) = &args.json {
+        write_to(path, |to| to.write_all(report.json().as_bytes()))?;
+    }
+    if let Some(path) = &args.csv {
+        write_to(path, |to| report.write_csv(to))?;
+    }
+    Ok(printed)
 }
 
 /// Says what could not be written.
@@ -470,7 +449,7 @@ fn write_to(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    let written = if path.as_os_str() == "-" {
+    let written = if is_dash(path) {
         write(&mut io::stdout().lock())
     } else {
         File::create(path).and_then(|mut file| write(&mut file))

@@ -1,11 +1,12 @@
 //! `quorumor dev`: a cluster to try things with.
 
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Args;
 
-use super::{Exit, shutdown};
+use super::Exit;
+use super::exit::print;
+use super::shutdown::Shutdown;
 use crate::api::http::HttpDoor;
 use crate::api::resp::door::{Door as RespDoor, OpenError};
 use crate::api::resp::settings::Settings as RespSettings;
@@ -54,14 +55,17 @@ struct Peer {
 
 /// Runs the peers until told to end.
 pub async fn run(args: DevArgs) -> Exit {
+    let shutdown = match Shutdown::listen() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return Exit::Failed.because(error),
+    };
     let peers = match open(&args).await {
         Ok(peers) => peers,
         Err(exit) => return exit,
     };
-    print_banner(&peers);
-    if let Err(error) = shutdown::requested().await {
-        return Exit::Failed.because(format!("cannot listen for signals: {error}"));
-    }
+    // A node does not end because nobody reads its banner.
+    print(&banner(&peers));
+    shutdown.requested().await;
     for peer in peers {
         peer.resp.close().await;
         drop(peer.http);
@@ -117,26 +121,26 @@ async fn open_http(node: &Node, port: u16) -> std::io::Result<HttpDoor> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command line's own output")]
-fn print_banner(peers: &[Peer]) {
-    println!(
+fn banner(peers: &[Peer]) -> String {
+    let mut lines = vec![format!(
         "quorumor {} · {} peers in memory, this machine only, until Ctrl-C\n",
         env!("CARGO_PKG_VERSION"),
         peers.len()
-    );
+    )];
     for Peer { node, resp, http } in peers {
-        println!(
+        lines.push(format!(
             "  {:<5} redis-cli -p {:<5}   http://{}/status",
             node.name(),
             resp.address().port(),
             http.address()
-        );
+        ));
     }
     if let (Some(first), Some(last)) = (peers.first(), peers.last()) {
-        println!("\nwrite at one, read at another:");
-        println!("  redis-cli -p {} set note 'hello, peers'", first.resp.address().port());
-        println!("  redis-cli -p {} get note", last.resp.address().port());
-        println!("  quorumor status {} --wait-converged 5s", last.http.address());
+        let (first_port, last_port) = (first.resp.address().port(), last.resp.address().port());
+        lines.push("\nwrite at one, read at another:".to_owned());
+        lines.push(format!("  redis-cli -p {first_port} set note 'hello, peers'"));
+        lines.push(format!("  redis-cli -p {last_port} get note"));
+        lines.push(format!("  quorumor status {} --wait-converged 5s", last.http.address()));
     }
-    let _ = std::io::stdout().flush();
+    lines.join("\n") + "\n"
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Exit;
+use super::exit::print;
 use crate::net::Secret;
 
 /// Writes a new cluster secret into a file that only its owner can read.
@@ -19,15 +20,14 @@ pub struct KeygenArgs {
 }
 
 /// Writes the file and says what to do with it.
-#[allow(clippy::print_stdout, reason = "the command line's own output")]
 pub fn run(args: &KeygenArgs) -> Exit {
     let file = args.file.display();
     let written = Secret::generate().and_then(|secret| secret.write_new(&args.file));
     if let Err(error) = written {
         return Exit::Failed.because(error);
     }
-    println!("wrote {file}: whoever holds it is a member of the cluster\n");
-    println!("  scp -p {file} OTHER-MACHINE:");
-    println!("  quorumor node --secret-file {file}");
-    Exit::Ok
+    print(&format!(
+        "wrote {file}: whoever holds it is a member of the cluster\n\n  scp -p {file} \
+         OTHER-MACHINE:\n  quorumor node --secret-file {file}\n"
+    ))
 }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, shutdown};
+use super::Exit;
+use super::exit::{print, with_sources};
+use super::shutdown::Shutdown;
 use crate::api::http::HttpDoor;
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
@@ -252,18 +254,25 @@ pub async fn run(args: NodeArgs) -> Exit {
         None => Settings::default(),
     };
     let settings = args.settings.or(file);
+    let shutdown = match Shutdown::listen() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return Exit::Failed.because(error),
+    };
     let opened = match open(&settings).await {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    print_banner(&opened, &settings);
+    // A node does not end because nobody reads its banner.
+    print(&banner(&opened, &settings));
     if let Some(path) = &settings.ready_file
         && let Err(error) = write_ready(path, &opened)
     {
         return Exit::Failed.because(format!("cannot write {}: {error}", path.display()));
     }
-    if let Err(error) = shutdown::requested().await {
-        return Exit::Failed.because(format!("cannot listen for signals: {error}"));
+    shutdown.requested().await;
+    if let Some(path) = &settings.ready_file {
+        // Not ready any more; a file that somebody else removed is as good.
+        let _ = fs::remove_file(path);
     }
     opened.resp.close().await;
     drop(opened.http);
@@ -354,14 +363,6 @@ fn read_password(path: &Path) -> Result<Password, Exit> {
     Ok(Password::new(password))
 }
 
-/// An error and what caused it, in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_sources(source)),
-        None => error.to_string(),
-    }
-}
-
 /// Looks a peer's name up until that works, then keeps its addresses dialled.
 async fn find(node: Node, peer: PeerAddress) {
     loop {
@@ -391,66 +392,80 @@ fn write_ready(path: &Path, opened: &Opened) -> std::io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-#[allow(clippy::print_stdout, reason = "the command line's own output")]
-fn print_banner(opened: &Opened, settings: &Settings) {
+fn banner(opened: &Opened, settings: &Settings) -> String {
     let Opened { node, resp, http } = opened;
     let config = node.config();
     let id = node.id().to_string();
-    println!(
-        "quorumor {} · {} ({}) in cluster {} · eventual consistency, in memory",
-        env!("CARGO_PKG_VERSION"),
-        config.name,
-        &id[..8],
-        config.cluster
-    );
     let security = match config.secret {
         Some(_) => "peers prove that they know the secret",
         None => "no secret: this machine only",
     };
-    println!("  peers  {}  (QUIC; {security})", node.address());
+    let open = settings.protected_mode == Some(YesNo::No);
     let guard = match (settings.requirepass_file.is_some(), resp.address().ip().is_loopback()) {
         (true, _) => "password required",
         (false, true) => "no password: this machine only",
-        (false, false) if settings.protected_mode == Some(YesNo::No) => {
-            "NO PASSWORD: open to whoever can reach it"
-        }
+        (false, false) if open => "NO PASSWORD: open to whoever can reach it",
         (false, false) => "no password: clients of other machines are refused",
     };
-    println!("  redis  {}  (redis-cli -p {}; {guard})", resp.address(), resp.address().port());
-    println!("  http   http://{}/status", http.address());
-    println!("{}", next_peer(node, settings));
-    // Whoever reads this through a pipe wants it now.
-    let _ = std::io::stdout().flush();
+    let seen = match http.address().ip().is_loopback() {
+        true => "this machine only",
+        false => "status and metrics are open to whoever can reach it",
+    };
+    format!(
+        "quorumor {} · {} ({}) in cluster {} · eventual consistency, in memory\n  \
+         peers  {}  (QUIC; {security})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
+         http   http://{}/status  ({seen})\n{}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        &id[..8],
+        config.cluster,
+        node.address(),
+        resp.address(),
+        resp.address().port(),
+        http.address(),
+        next_peer(node, settings)
+    )
 }
 
 /// The command that starts one more peer.
 fn next_peer(node: &Node, settings: &Settings) -> String {
     let cluster = match &settings.cluster {
-        Some(cluster) => format!(" --cluster {cluster}"),
+        Some(cluster) => format!(" --cluster {}", quoted(cluster)),
         None => String::new(),
     };
     let address = node.address();
-    let Some(secret) = &settings.secret_file else {
+    let secret = settings.secret_file.as_ref().map(|path| path.display().to_string());
+    let secret = secret.map(|path| format!(" --secret-file {}", quoted(&path)));
+    if address.ip().is_loopback() {
+        let elsewhere = match secret {
+            Some(_) => "on other machines: listen on an address that they can reach",
+            None => "on other machines: `quorumor keygen` first, and --secret-file here and there",
+        };
         return format!(
-            "\none more peer on this machine:\n  quorumor node{cluster} --listen 127.0.0.1:0 \
-             --resp 127.0.0.1:0 --http 127.0.0.1:0 --peer {address}\non other machines: \
-             `quorumor keygen` first, and --secret-file here and there"
+            "\none more peer on this machine:\n  quorumor node{cluster}{} --listen 127.0.0.1:0 \
+             --resp 127.0.0.1:0 --http 127.0.0.1:0 --peer {address}\n{elsewhere}",
+            secret.unwrap_or_default()
         );
-    };
-    let reachable = if address.ip().is_unspecified() {
-        own_address().map(|ip| SocketAddr::new(ip, address.port()))
-    } else {
-        Some(address)
-    };
-    let reachable = match reachable {
-        Some(address) => address.to_string(),
-        None => format!("THIS-MACHINE:{}", address.port()),
+    }
+    let own = own_address().filter(|_| address.ip().is_unspecified()).unwrap_or(address.ip());
+    let reachable = match own.is_unspecified() {
+        true => format!("THIS-MACHINE:{}", address.port()),
+        false => SocketAddr::new(own, address.port()).to_string(),
     };
     format!(
-        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster} \
-         --secret-file {} --peer {reachable}",
-        secret.display()
+        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer \
+         {reachable}",
+        secret.unwrap_or_default()
     )
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The address by which others on the network most likely know this machine.

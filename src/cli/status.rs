@@ -14,6 +14,8 @@ use serde_json::Value;
 use smol_hyper::rt::FuturesIo;
 
 use super::Exit;
+use super::exit::print;
+use crate::api::http::WITHIN_MAX;
 
 /// How long an answer may take beyond what it was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,13 +34,13 @@ pub struct StatusArgs {
     #[arg(long)]
     json: bool,
 
-    /// Waits until all live peers hold the same, at most this long; exit code 5 if they do not.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Waits until all live peers hold the same, at most this long (up to 2m); exit code 5 if they
+    /// do not, or if there is no live peer.
+    #[arg(long, value_name = "TIME", value_parser = patience)]
     wait_converged: Option<Duration>,
 }
 
 /// Asks and prints.
-#[allow(clippy::print_stdout, reason = "the command line's own output")]
 pub async fn run(args: StatusArgs) -> Exit {
     let within = args.wait_converged.unwrap_or_default();
     let path = match args.wait_converged {
@@ -50,18 +52,28 @@ pub async fn run(args: StatusArgs) -> Exit {
         Ok(Err(error)) => return error.report(args.http),
         Err(_) => return Exit::Unreachable.because(format!("{} does not answer", args.http)),
     };
-    if args.json {
-        println!("{answer:#}");
-    } else if args.wait_converged.is_some() {
-        print!("{}", agreement_text(&answer));
-    } else {
-        print!("{}", status_text(&answer));
+    let text = match (args.json, args.wait_converged) {
+        (true, _) => format!("{answer:#}\n"),
+        (false, Some(_)) => agreement_text(&answer),
+        (false, None) => status_text(&answer),
+    };
+    let printed = print(&text);
+    if printed != Exit::Ok {
+        return printed;
     }
     let converged = answer.get("converged").and_then(Value::as_bool);
     if args.wait_converged.is_some() && converged != Some(true) {
         return Exit::NotConverged.because(format!("not converged after {within:?}"));
     }
     Exit::Ok
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= WITHIN_MAX => Ok(time),
+        Ok(_) => Err(format!("at most {WITHIN_MAX:?}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Why there is no answer.
@@ -159,6 +171,7 @@ fn agreement_text(agreement: &Value) -> String {
         Some(true) => {
             format!("converged: this peer and its {} live peers hold the same\n", peers.len())
         }
+        _ if peers.is_empty() => "there is no live peer to agree with\n".to_owned(),
         _ => "not converged\n".to_owned(),
     };
     for peer in peers.iter().filter(|peer| !is(peer, "agrees")) {

@@ -45,7 +45,7 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The longest time that `/agreement` waits.
-const WITHIN_MAX: Duration = Duration::from_secs(120);
+pub const WITHIN_MAX: Duration = Duration::from_secs(120);
 
 const INDEX: &str = "quorumor\n\n/health      ok while the node runs\n/status      status as JSON\n\
     /agreement   whether all live peers hold the same; ?within=5s waits for it\n\
