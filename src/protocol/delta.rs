@@ -9,7 +9,7 @@
 //! 2. the sender's vector, captured when the exchange began, is merged by the receiver after every
 //!    chunk has arrived, and not before;
 //! 3. for every cell that was live at the capture, the exchange carries that cell or whatever
-//!    replaced it meanwhile. [`Outgoing::displaced`] sees to that: it is told of every cell that is
+//!    replaced it meanwhile. `Outgoing::displaced` sees to that: it is told of every cell that is
 //!    replaced while the exchange runs, and lists what to send at the end.
 //!
 //! What then holds at every moment: for every dot that a node has marked, it has that cell or

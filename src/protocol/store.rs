@@ -188,7 +188,7 @@ impl Store {
 
     /// Merges one cell of a write that has `stamp`; it is the `seq`-th of its origin.
     ///
-    /// What it displaces is added to [`Store::displaced`].
+    /// What it displaces is added to `Store::displaced`.
     pub fn merge(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) -> Merged {
         let CellWrite { key, field, content, seen } = cell;
         let Self { map, keys, books } = self;
