@@ -174,3 +174,120 @@ impl Experiment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::protocol::config::Strategy;
+
+    /// For each write how long after its acknowledgement it was visible at the last node.
+    fn measure(experiment: &Experiment) -> (Outcome, Vec<Option<Duration>>) {
+        let mut written = BTreeMap::new();
+        let mut seen: BTreeMap<Stamp, (usize, Duration)> = BTreeMap::new();
+        let outcome = run(experiment, |observation| match observation {
+            Observation::Written { write, stamp, at } => {
+                written.insert(write, (stamp, at));
+            }
+            Observation::Visible { stamp, at, .. } => {
+                let (nodes, last) = seen.entry(stamp).or_default();
+                (*nodes, *last) = (*nodes + 1, at);
+            }
+        });
+        let times = written.values().map(|(stamp, at)| match seen[stamp] {
+            (nodes, last) if nodes == experiment.nodes => Some(last - *at),
+            _ => None,
+        });
+        let times = times.collect();
+        (outcome, times)
+    }
+
+    fn experiment(profile: &str, nodes: usize, writes: usize, rate: f64) -> Experiment {
+        let write = |number: usize| Write {
+            at: Duration::from_secs_f64(number as f64 / rate),
+            node: number * 7 % nodes,
+            key: format!("k{number}").into_bytes(),
+            value: vec![b'v'; 100],
+        };
+        Experiment {
+            nodes,
+            profile: Profile::builtin(profile).unwrap(),
+            settings: Settings::default(),
+            writes: (0..writes).map(write).collect(),
+            deadline: Duration::from_secs(30),
+            seed: 7,
+        }
+    }
+
+    /// Every write takes a hop to whoever gets it from its writer, and nothing else.
+    #[test]
+    fn a_pushed_write_takes_one_hop() {
+        let (outcome, times) = measure(&experiment("glomers", 5, 20, 10.0));
+        assert!(outcome.converged);
+        assert_eq!(times, vec![Some(Duration::from_millis(100)); 20]);
+        assert_eq!(outcome.tally.of("push").messages, 20 * 4);
+        assert_eq!(outcome.conflicts, 0);
+    }
+
+    #[test]
+    fn an_experiment_can_be_repeated() {
+        let experiment = experiment("lossy", 8, 50, 100.0);
+        let (one, other) = (measure(&experiment), measure(&experiment));
+        assert_eq!(one.1, other.1);
+        assert_eq!(one.0.tally, other.0.tally);
+        assert_eq!(one.0.lasted, other.0.lasted);
+    }
+
+    /// What is lost is sent again: no write waits for a round, which would be a second away.
+    #[test]
+    fn lost_packets_cost_time_and_nothing_else() {
+        let mut experiment = experiment("lossy", 6, 100, 100.0);
+        experiment.settings.interval = Duration::from_secs(1_000);
+        let (outcome, times) = measure(&experiment);
+        let mut times: Vec<_> = times.into_iter().flatten().collect();
+        times.sort_unstable();
+        assert_eq!((outcome.converged, times.len()), (true, 100));
+        assert!(times[50] < Duration::from_millis(30), "{:?}", times[50]);
+        assert!(times[99] > Duration::from_millis(15), "some had to be sent again");
+        assert!(times[99] < Duration::from_millis(300), "{:?}", times[99]);
+    }
+
+    /// Packets that were lost to a partition arrive when it heals, in less than the interval of
+    /// rounds; and the profile's times begin with the load.
+    #[test]
+    fn a_partition_delays_and_heals() {
+        let mut experiment = experiment("split", 4, 50, 10.0);
+        experiment.settings.interval = Duration::from_secs(1_000);
+        let (outcome, times) = measure(&experiment);
+        assert!(outcome.converged);
+        for (write, time) in experiment.writes.iter().zip(times) {
+            let time = time.unwrap();
+            let cut = (1_000..4_000).contains(&write.at.as_millis());
+            let until_healed = Duration::from_secs(4).saturating_sub(write.at);
+            assert_eq!(time >= until_healed, cut || write.at.as_secs() >= 4, "{write:?}: {time:?}");
+            assert!(time < Duration::from_millis(4_300), "{time:?}");
+        }
+    }
+
+    /// Rounds alone reach everybody in every direction, and far more than the fan-out are reached by
+    /// relays.
+    #[test]
+    fn every_strategy_reaches_everybody() {
+        for strategy in [Strategy::Push, Strategy::Pull, Strategy::PushPull] {
+            for eager in [false, true] {
+                let mut experiment = experiment("lan", 40, 30, 300.0);
+                experiment.settings = Settings {
+                    strategy,
+                    eager,
+                    interval: Duration::from_millis(100),
+                    ..Settings::default()
+                };
+                let (outcome, times) = measure(&experiment);
+                assert!(outcome.converged, "{strategy} {eager}");
+                assert!(times.iter().all(Option::is_some), "{strategy} {eager}");
+                assert_eq!(outcome.tally.of("push").messages > 0, eager);
+            }
+        }
+    }
+}

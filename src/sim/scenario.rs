@@ -125,9 +125,12 @@ impl Draft {
             relay_window: [None, Some(Duration::ZERO), Some(20 * MS)][dice.usize(..3)],
             delta_bytes_max: [DELTA_BYTES_MAX_DEFAULT, 1, 100, 1_000][dice.usize(..4)],
         };
-        let latency = Duration::from_micros(dice.u64(50..30_000));
-        let link = Link { latency, jitter: latency.mul_f64(dice.f64()), ..Link::default() };
-        let nodes = nodes_wanted.unwrap_or_else(|| dice.usize(2..8));
+        let latency = Duration::from_micros(100 * dice.u64(1..300));
+        let jitter = latency / 100 * dice.u32(..=100);
+        let link = Link { latency, jitter, ..Link::default() };
+        // Drawn even if it is not used: everything after it stays the same.
+        let drawn = dice.usize(2..8);
+        let nodes = nodes_wanted.unwrap_or(drawn);
         let plan = Plan {
             name: name.to_owned(),
             seed,
@@ -404,5 +407,33 @@ fn mixed(draft: &mut Draft) {
 impl std::fmt::Debug for Scenario {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scenario").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run is repeated by naming the number of nodes that the seed had drawn.
+    #[test]
+    fn naming_the_number_of_nodes_changes_nothing_else() {
+        for scenario in SCENARIOS {
+            for seed in 0..20 {
+                let drawn = scenario.plan(seed, None);
+                let named = scenario.plan(seed, Some(drawn.nodes));
+                assert_eq!(format!("{drawn:?}"), format!("{named:?}"), "{}", scenario.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_scenario_is_found_and_an_unknown_one_is_told_which_there_are() {
+        for scenario in SCENARIOS {
+            assert_eq!(Scenario::named(scenario.name).unwrap().name, scenario.name);
+            let plan = scenario.plan(1, Some(1));
+            assert_eq!(plan.nodes, 1, "even a node by itself: {}", scenario.name);
+        }
+        let error = Scenario::named("peace").unwrap_err().to_string();
+        assert!(error.contains("peace") && error.contains("one-way, flapping"), "{error}");
     }
 }

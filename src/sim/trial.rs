@@ -238,3 +238,48 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::scenario::{SCENARIOS, Scenario};
+
+    fn tell(scenario: &Scenario, seed: u64) -> (Verdict, Story) {
+        let mut story = Story::default();
+        let verdict = run(scenario.plan(seed, None), Some(&mut story));
+        (verdict, story)
+    }
+
+    #[test]
+    fn the_same_seed_tells_the_same_story_byte_for_byte() {
+        for scenario in SCENARIOS {
+            let (one, other) = (tell(scenario, 3), tell(scenario, 3));
+            assert!(one.1.text() == other.1.text(), "{}", scenario.name);
+            assert_eq!(one.0.fault, None, "{}", one.0.replay());
+            assert_ne!(one.1.text(), tell(scenario, 4).1.text(), "{}", scenario.name);
+        }
+    }
+
+    /// Telling a story changes nothing.
+    #[test]
+    fn a_run_is_the_same_whether_told_or_not() {
+        for scenario in SCENARIOS {
+            let quiet = run(scenario.plan(5, None), None);
+            let (told, _) = tell(scenario, 5);
+            assert_eq!((quiet.steps, quiet.lasted), (told.steps, told.lasted), "{}", scenario.name);
+            assert_eq!(quiet.tally, told.tally);
+        }
+    }
+
+    #[test]
+    fn a_verdict_says_how_to_see_the_run_again() {
+        let verdict = run(Scenario::named("calm").unwrap().plan(9, Some(3)), None);
+        assert_eq!(
+            verdict.replay(),
+            "quorumor simulate --scenario calm --seed 9 --nodes 3 --trace"
+        );
+        let again = run(Scenario::named("calm").unwrap().plan(9, Some(3)), None);
+        assert_eq!((verdict.steps, verdict.lasted), (again.steps, again.lasted));
+        assert!(verdict.to_json().ok && verdict.to_json().fault.is_none());
+    }
+}

@@ -238,10 +238,14 @@ impl Checks {
             };
             let Some(number) = number else { continue };
             self.expected.writes.push(number);
+            let origin = write.stamp.origin;
+            // What a write covers is held with it, and met no more.
+            let covered = write.seq.saturating_sub(u64::from(write.covers))..write.seq;
+            self.expected.dots.extend(covered.map(|seq| Dot { origin, seq }));
             for (seq, cell) in (write.seq..).zip(&write.cells) {
                 let key = self.oracle.number(&cell.key);
                 self.expected.touched.push(key);
-                let dot = Dot { origin: write.stamp.origin, seq };
+                let dot = Dot { origin, seq };
                 let repeated = !self.expected.dots.insert(dot);
                 let meets = !repeated && !shard.vector().contains(dot);
                 self.expected.conflicts.extend(self.oracle.reach(node, number, key, meets));

@@ -2,7 +2,8 @@
 //!
 //! *same* compares contents, key by key, stamps and values and tombstones, and not only the hashes
 //! that the nodes themselves would compare; then those, too. *quiet* looks at what was sent after
-//! everything has ended: openings of rounds that find nothing, and nothing else.
+//! everything has ended: openings of rounds that find nothing, and nothing else; and no exchange is
+//! left hanging.
 
 use super::Fault;
 use super::oracle::Oracle;
@@ -72,6 +73,13 @@ pub(super) fn check_quiet(world: &World) -> Result<(), Fault> {
         if kind != "open" && count.messages > 0 {
             let text = format!("{} messages of kind {kind} with nothing to say", count.messages);
             return Err(Fault::anywhere("quiet", text));
+        }
+    }
+    for (node, shard) in world.shards() {
+        if shard.exchanges() != (0, 0) {
+            let (outgoing, incoming) = shard.exchanges();
+            let text = format!("{outgoing} deltas out and {incoming} in are left hanging");
+            return Err(Fault::at(node, "quiet", text));
         }
     }
     if world.plan().nodes > 1 && world.tally().of("open").messages == 0 {
