@@ -24,10 +24,13 @@ use quinn_proto::RttEstimator;
 /// What may be sent before the first acknowledgement: what a switch's buffer takes, instead of the
 /// internet's 14 kB.
 const WINDOW_BYTES_FIRST: u64 = 128 << 10;
-/// What may always be on the way: some twenty packets, a quarter of a second of a 1 Mbit/s link.
+/// What may always be on the way: some twenty packets of an Ethernet, a quarter of a second of a
+/// 1 Mbit/s link ...
 const WINDOW_BYTES_MIN: u64 = 32 << 10;
-/// What each probe of a silent link may add to what is on the way: two packets.
-const GRACE_BYTES_PER_PROBE: u64 = 3000;
+/// ... or so many packets, where they are larger: twice what a peer acknowledges at once.
+const WINDOW_PACKETS_MIN: u64 = 16;
+/// What each probe of a silent link may add to what is on the way.
+const GRACE_PACKETS_PER_PROBE: u64 = 2;
 
 /// Makes a [`Patient`] for each connection.
 pub(super) struct PatientFactory;
@@ -38,6 +41,7 @@ impl ControllerFactory for PatientFactory {
         config.initial_window(WINDOW_BYTES_FIRST);
         Box::new(Patient {
             cubic: Cubic::new(Arc::new(config), now, current_mtu),
+            packet_bytes: u64::from(current_mtu),
             grace: Grace::default(),
         })
     }
@@ -47,10 +51,11 @@ impl ControllerFactory for PatientFactory {
 #[derive(Clone, Debug)]
 struct Patient {
     cubic: Cubic,
+    packet_bytes: u64,
     grace: Grace,
 }
 
-/// What a silent link may send beyond its window; shared by a connection and whoever watches it.
+/// How many probes a silent link may send beyond its window; shared by a connection and whoever watches it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grace(Arc<AtomicU64>);
 
@@ -66,7 +71,7 @@ impl Grace {
 
     /// Lets the next probe out, however full the window is.
     pub(super) fn extend(&self) {
-        self.0.fetch_add(GRACE_BYTES_PER_PROBE, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the grace.
@@ -113,10 +118,13 @@ impl Controller for Patient {
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
         self.cubic.on_mtu_update(new_mtu);
+        self.packet_bytes = u64::from(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.cubic.window().max(WINDOW_BYTES_MIN) + self.grace.0.load(Ordering::Relaxed)
+        let least = WINDOW_BYTES_MIN.max(WINDOW_PACKETS_MIN * self.packet_bytes);
+        let probes = self.grace.0.load(Ordering::Relaxed);
+        self.cubic.window().max(least) + probes * GRACE_PACKETS_PER_PROBE * self.packet_bytes
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -153,8 +161,10 @@ mod tests {
         assert_eq!(controller.window(), WINDOW_BYTES_MIN);
         let patient = controller.clone_box().into_any().downcast::<Patient>().unwrap();
         patient.grace.extend();
-        assert_eq!(controller.window(), WINDOW_BYTES_MIN + GRACE_BYTES_PER_PROBE);
+        assert_eq!(controller.window(), WINDOW_BYTES_MIN + GRACE_PACKETS_PER_PROBE * 1200);
         patient.grace.end();
         assert_eq!(controller.window(), WINDOW_BYTES_MIN);
+        controller.on_mtu_update(6_500);
+        assert_eq!(controller.window(), WINDOW_PACKETS_MIN * 6_500);
     }
 }

@@ -34,6 +34,10 @@ use super::tuning::EXCHANGES_MAX;
 use super::{Handler, Lane, Net, NetEvent, PeerInfo, Sent};
 use crate::protocol::id::NodeId;
 
+/// Exchanges of a link that may be written, or wait for a stream, at once: a few times what a peer
+/// that keeps up ever has, so that one that takes nothing costs no more tasks than this.
+const WRITERS_MAX: usize = 4 * EXCHANGES_MAX;
+
 /// Frames written in one go: beyond this, writing more at once gains nothing and only delays the
 /// first of them.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -66,6 +70,8 @@ pub(super) struct Link {
     /// What we said when we closed it.
     closed_because: OnceLock<String>,
     frames_sent: AtomicU64,
+    /// Exchanges that are being written, those of a single frame included.
+    writers: AtomicUsize,
     frames_received: AtomicU64,
     pub(super) outage: Mutex<Outage>,
 }
@@ -191,6 +197,7 @@ impl Link {
             partial_bytes: AtomicUsize::new(0),
             closed_because: OnceLock::new(),
             frames_sent: AtomicU64::new(0),
+            writers: AtomicUsize::new(0),
             frames_received: AtomicU64::new(0),
         })
     }
@@ -314,16 +321,21 @@ impl Link {
             }
             return queued;
         }
-        if exchanges.len() >= EXCHANGES_MAX {
+        let writers = self.writers.load(Ordering::Relaxed);
+        if exchanges.len() >= EXCHANGES_MAX || writers >= WRITERS_MAX {
             return false;
         }
+        self.writers.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new());
         queue.put(frame, usize::MAX);
         if !last {
             exchanges.insert(id, Arc::clone(&queue));
         }
         let link = Arc::clone(self);
-        async_std::task::spawn(async move { link.write_exchange(id, &queue).await });
+        async_std::task::spawn(async move {
+            Arc::clone(&link).write_exchange(id, &queue).await;
+            link.writers.fetch_sub(1, Ordering::Relaxed);
+        });
         true
     }
 
