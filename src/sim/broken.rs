@@ -67,7 +67,8 @@ impl Breach {
     }
 
     fn run(&self, seed: u64, broken: bool) -> Option<Fault> {
-        let mut plan = Scenario::named(self.scenario).unwrap().plan(seed, None);
+        let scenario = Scenario::named(self.scenario).expect("there is one of this name");
+        let mut plan = scenario.plan(seed, None);
         (self.plan)(&mut plan);
         if broken && self.fate != Fate::Lives {
             let late = plan.faults_end.mul_f64(0.9);
