@@ -7,6 +7,7 @@
 //! later one is to be shown.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::check::{Checks, Fault};
 use super::plan::{Act, Plan};
@@ -23,7 +24,7 @@ use crate::protocol::store::Fingerprint;
 use crate::protocol::version::VersionVector;
 
 /// How many seeds are tried until the checker speaks up.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 1_000;
 
 /// A rule to be broken.
 struct Breach {
@@ -106,6 +107,21 @@ fn nothing() -> Tamper {
     Box::new(|_, _, _| true)
 }
 
+/// Has nodes die in turn, ten times over.
+fn keep_dying(plan: &mut Plan) {
+    for turn in 0..10 * plan.nodes {
+        let at = plan.faults_end.mul_f64(turn as f64 / (10 * plan.nodes) as f64);
+        let node = turn % plan.nodes;
+        plan.acts.extend([(at, Act::Crash(node)), (at, Act::Restart(node))]);
+    }
+}
+
+/// Makes writes stay where they are for a while.
+fn spread_slowly(plan: &mut Plan) {
+    plan.settings.eager = false;
+    plan.settings.interval = Duration::from_secs(1);
+}
+
 /// Has the first part of a delta end it: the vector is merged before the other parts have come.
 fn merge_early() -> Tamper {
     Box::new(|shard, _, envelope| {
@@ -179,7 +195,8 @@ fn a_superseded_cell_that_is_skipped_is_noticed() {
 #[test]
 fn a_superseded_cell_that_is_skipped_makes_nodes_differ_for_ever() {
     let muted = &["vector", "shown", "batch", "conflict", "alarm", "acknowledged"];
-    Breach::of("bulk", skip_superseding).muting(muted).is_noticed("same", "differ");
+    let breach = Breach { plan: keep_dying, ..Breach::of("bulk", skip_superseding) };
+    breach.muting(muted).is_noticed("same", "differ");
 }
 
 #[test]
@@ -246,6 +263,20 @@ fn a_peer_that_is_put_into_quarantine_is_noticed() {
 }
 
 #[test]
+fn an_answer_that_is_not_true_is_noticed() {
+    let agree = || -> Tamper {
+        Box::new(|_, _, envelope| {
+            if let Message::Answer { covers, .. } = &mut envelope.message {
+                *covers = true;
+            }
+            true
+        })
+    };
+    Breach { plan: spread_slowly, ..Breach::of("calm", agree) }
+        .is_noticed("answer", "which it does not");
+}
+
+#[test]
 fn chatter_without_an_end_is_noticed() {
     let chatter = || -> Tamper {
         Box::new(|_, _, envelope| {
@@ -291,15 +322,17 @@ fn a_stamp_that_goes_back_is_noticed() {
 
 #[test]
 fn a_deletion_that_is_undone_is_noticed() {
-    let breach = Breach { fate: Fate::Dies, ..Breach::of("batches", nothing) };
-    breach.muting(&["vector"]).is_noticed("order", "has come back after its deletion");
+    let breach = Breach::of("batches", nothing);
+    let breach = Breach { fate: Fate::Dies, plan: spread_slowly, ..breach };
+    let muted = &["vector", "shown", "batch", "conflict"];
+    breach.muting(muted).is_noticed("order", "has come back after its deletion");
 }
 
 /// A node forgets what only it had, and nobody is told that it died.
 #[test]
 fn an_acknowledged_write_that_is_lost_is_noticed() {
-    let plan = |plan: &mut Plan| plan.settings.eager = false;
-    let breach = Breach { fate: Fate::Dies, plan, ..Breach::of("calm", nothing) };
+    let breach = Breach::of("calm", nothing);
+    let breach = Breach { fate: Fate::Dies, plan: spread_slowly, ..breach };
     let muted = &["vector", "order", "shown", "batch", "conflict"];
     breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
 }

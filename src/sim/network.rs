@@ -153,17 +153,19 @@ impl Network {
     /// From now on packets neither get lost nor doubled nor out of turn, and nothing is cut.
     pub(super) fn end_faults(&mut self) {
         self.heal();
-        if let Wires::Uniform(link) = &self.wires {
-            let whole = Link {
-                loss: 0.0,
-                duplicate: 0.0,
-                reorder: 0.0,
-                cuts: Vec::new(),
-                ..(**link).clone()
-            };
-            self.wires = Wires::Uniform(Arc::new(whole));
-            self.links.fill(None);
-        }
+        let link = match &self.wires {
+            Wires::Uniform(link) => Arc::clone(link),
+            Wires::Profile(profile) => profile.default_link(),
+        };
+        let (loss, duplicate, reorder, cuts) = (0.0, 0.0, 0.0, Vec::new());
+        let whole = Link { loss, duplicate, reorder, cuts, ..(*link).clone() };
+        self.wires = Wires::Uniform(Arc::new(whole));
+        self.links.fill(None);
+    }
+
+    /// What the links do at present.
+    pub(super) fn wires(&self) -> &Wires {
+        &self.wires
     }
 
     /// The links are as described from now on, cuts included.

@@ -38,7 +38,7 @@ pub struct Plan {
     pub warm_up: Duration,
     /// What happens from outside, in the order of time.
     pub acts: Vec<(Duration, Act)>,
-    /// When the faults end: links are whole from then on.
+    /// When the faults end: links are whole from then on. [`Duration::MAX`] is never.
     pub faults_end: Duration,
 }
 
@@ -129,6 +129,8 @@ pub enum ClientRequest {
     SetAll(Vec<(Vec<u8>, Vec<u8>)>),
     /// Delete keys as one write.
     Delete(Vec<Vec<u8>>),
+    /// Ask a peer whether it holds all that the node has written so far.
+    Ask(usize),
 }
 
 impl Default for Settings {
@@ -181,6 +183,7 @@ impl ClientRequest {
             Self::Set(key, _) => (Some(key), None, None),
             Self::SetAll(pairs) => (None, Some(pairs), None),
             Self::Delete(keys) => (None, None, Some(keys)),
+            Self::Ask(_) => (None, None, None),
         };
         let all = all.into_iter().flatten().map(|(key, _)| key);
         set.into_iter().chain(all).chain(delete.into_iter().flatten()).map(Vec::as_slice)

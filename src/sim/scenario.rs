@@ -12,13 +12,16 @@ use twox_hash::XxHash3_64;
 
 use super::plan::{Act, ClientRequest, Delivery, Plan, Settings, Wires};
 use crate::protocol::config::{DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT, Strategy};
-use crate::protocol::profile::Link;
+use crate::protocol::profile::{Link, Profile};
 
 /// The most nodes that a scenario takes: checkers compare everything with everything.
 pub const NODES_MAX: usize = 256;
 
 /// The share of requests that come several at a time.
 const PIPELINED: f64 = 0.1;
+
+/// The share of requests after which the client asks whether a peer has them.
+const ASKED: f64 = 0.2;
 
 /// A kind of trouble, and how to draw it.
 #[derive(Clone, Copy)]
@@ -71,6 +74,11 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "lost packets are sent again and streams keep order",
         draw: quic,
     },
+    Scenario {
+        name: "netconfig",
+        about: "one of the built-in profiles, as over QUIC, while nodes freeze and die",
+        draw: netconfig,
+    },
     Scenario { name: "mixed", about: "anything of the above together", draw: mixed },
 ];
 
@@ -108,6 +116,8 @@ struct Draft {
     dice: fastrand::Rng,
     plan: Plan,
     link: Link,
+    /// In place of `link`.
+    profile: Option<Profile>,
     /// How many nodes were asked for.
     nodes_wanted: Option<usize>,
 }
@@ -144,11 +154,14 @@ impl Draft {
             acts: Vec::new(),
             faults_end: MS * dice.u32(1_000..6_000),
         };
-        Self { dice, plan, link, nodes_wanted }
+        Self { dice, plan, link, profile: None, nodes_wanted }
     }
 
     fn finish(mut self) -> Plan {
-        self.plan.wires = Wires::Uniform(Arc::new(self.link));
+        self.plan.wires = match self.profile {
+            Some(profile) => Wires::Profile(Box::new(profile)),
+            None => Wires::Uniform(Arc::new(self.link)),
+        };
         // Stable, so that acts of the same instant stay in the order in which they were drawn.
         self.plan.acts.sort_by_key(|(at, _)| *at);
         self.plan
@@ -188,7 +201,11 @@ impl Draft {
             let (at, node) = (self.instant(), self.any_node());
             let pipelined = if self.dice.f64() < PIPELINED { self.dice.usize(2..6) } else { 1 };
             let request = |part| self.request(number * 8 + part, keys, value_bytes, batch, delete);
-            let requests = (0..pipelined).map(request).collect();
+            let mut requests: Vec<_> = (0..pipelined).map(request).collect();
+            if self.plan.nodes > 1 && self.dice.f64() < ASKED {
+                let other = (node + self.dice.usize(1..self.plan.nodes)) % self.plan.nodes;
+                requests.push(ClientRequest::Ask(other));
+            }
             self.act(at, Act::Ask { node, requests });
         }
     }
@@ -385,6 +402,19 @@ fn quic(draft: &mut Draft) {
     mixed(draft);
     draft.plan.delivery = Delivery::Reliable;
     draft.link.loss /= 4.0;
+}
+
+/// What real nodes face in a comparison: links as a built-in profile has them, partitions included,
+/// until the faults end; and some nodes freeze and die.
+fn netconfig(draft: &mut Draft) {
+    let names: Vec<_> = Profile::builtin_names().collect();
+    let name = names[draft.dice.usize(..names.len())];
+    draft.profile = Some(Profile::builtin(name).expect("listed as built in"));
+    draft.plan.delivery = Delivery::Reliable;
+    draft.usual_load();
+    let (crashes, pauses) = (draft.dice.usize(..3), draft.dice.usize(..3));
+    draft.crashes(crashes);
+    draft.pauses(pauses);
 }
 
 /// Anything of the above together.

@@ -148,7 +148,8 @@ impl Story {
                 Reply::Nothing => "nothing to be done".to_owned(),
                 Reply::Exhausted => "refused: the counters are exhausted".to_owned(),
                 Reply::TooLarge => "refused: too large".to_owned(),
-                Reply::Answer { covers, .. } => format!("answered: {covers}"),
+                Reply::Answer { covers: true, .. } => "tells the client: yes, it has".to_owned(),
+                Reply::Answer { covers: false, .. } => "tells the client: not yet".to_owned(),
             };
             self.more(&sentence);
         }
@@ -193,8 +194,9 @@ impl Story {
                 format!("part {} of a delta{last}: {writes}{digest}", chunk.number + 1)
             }
             Message::Credit { .. } => "credit for one more part".to_owned(),
-            Message::Ask { .. } => "a question".to_owned(),
-            Message::Answer { covers, .. } => format!("the answer: {covers}"),
+            Message::Ask { .. } => "the question whether it has a write".to_owned(),
+            Message::Answer { covers: true, .. } => "the answer that it has it".to_owned(),
+            Message::Answer { covers: false, .. } => "the answer that it lacks it".to_owned(),
             Message::Members { members } => format!("the addresses of {} members", members.len()),
         }
     }
@@ -286,6 +288,7 @@ fn describe_request(request: &ClientRequest) -> String {
         }
         ClientRequest::SetAll(_) => format!("set {}{more} at once", keys.join(", ")),
         ClientRequest::Delete(_) => format!("delete {}{more}", keys.join(", ")),
+        ClientRequest::Ask(peer) => format!("ask n{} whether it has all of that", peer + 1),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, Message};
 use crate::protocol::shard::Shard;
+use crate::protocol::stamp::Dot;
 use crate::protocol::time::Time;
 
 /// A message that was handed to the network, for the story.
@@ -207,7 +208,7 @@ impl World {
 
     /// The id of a node.
     pub fn id(&self, node: usize) -> NodeId {
-        NodeId(node as u128 + 1)
+        id_of(node)
     }
 
     /// The node of an id.
@@ -268,7 +269,16 @@ impl World {
         }
     }
 
+    /// The name of the last cell that a node has written in its present life.
+    pub fn last_dot(&self, node: usize) -> Option<Dot> {
+        let shard = self.shard(node)?;
+        let origin = shard.config().origin;
+        let seq = shard.vector().origin(origin)?.last();
+        Some(Dot { origin, seq })
+    }
+
     fn request(&mut self, node: usize, token: Token, request: &ClientRequest) {
+        let dot = self.last_dot(node);
         let Some(shard) = &mut self.nodes[node].shard else { return };
         let (now, output) = (self.now, &mut self.output);
         let mut ask = |request| shard.handle(now, Input::Request(token, request), output);
@@ -283,6 +293,7 @@ impl World {
                 let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
                 ask(Request::Delete(&keys));
             }
+            ClientRequest::Ask(peer) => ask(Request::Ask { peer: id_of(*peer), dot }),
         }
     }
 
@@ -306,7 +317,7 @@ impl World {
             let mut envelope = send.envelope;
             #[cfg(test)]
             if let (Some(tamper), Some(shard)) = (&mut self.tamper, &self.nodes[from].shard) {
-                let to = usize::try_from(send.to[0].0 - 1).unwrap();
+                let to = number_of(send.to[0]);
                 if !tamper(shard, to, &mut envelope) {
                     continue;
                 }
@@ -577,6 +588,11 @@ impl Payload {
     fn open(self) -> Envelope {
         if self.frame.is_some() { self.read() } else { self.envelope }
     }
+}
+
+/// The id of a node.
+fn id_of(node: usize) -> NodeId {
+    NodeId(node as u128 + 1)
 }
 
 /// The node of an id.

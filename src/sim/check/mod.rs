@@ -13,6 +13,7 @@
 //! | vector | a version vector never shrinks, and every dot in it is held or replaced | `vector` |
 //! | conflict | conflicts are told exactly where two writes meet of which neither knew the other | `conflict` |
 //! | acknowledged | nothing acknowledged gets lost, except with the last node that had it | `acknowledged` |
+//! | answer | a peer that says it holds a write does | `answer` |
 //! | same | in the end everybody has the same cells, summaries and counts | `same` |
 //! | quiet | in the end there is nothing to say but "still the same?" | `same` |
 //! | bounds | exchanges and memory stay within their bounds | `bounds` |
@@ -21,6 +22,7 @@
 //! Each of them is shown to fail in `broken`, by a run in which a rule is broken on purpose.
 
 mod acknowledged;
+mod answer;
 mod batch;
 mod bounds;
 mod conflict;
@@ -43,6 +45,7 @@ use crate::protocol::message::Message;
 use crate::protocol::stamp::Dot;
 use crate::protocol::time::Time;
 use acknowledged::Acknowledged;
+use answer::Answers;
 use oracle::Oracle;
 use shown::Shown;
 use vector::Vectors;
@@ -70,6 +73,7 @@ pub struct Checks {
     shown: Shown,
     vectors: Vectors,
     acknowledged: Acknowledged,
+    answers: Answers,
     /// What the step under way should lead to.
     expected: Expected,
     /// Checkers that keep quiet, so that tests can show what others notice.
@@ -122,6 +126,7 @@ impl Checks {
             shown: Shown::new(nodes),
             vectors: Vectors::new(nodes),
             acknowledged: Acknowledged::default(),
+            answers: Answers::default(),
             expected: Expected::default(),
             muted: &[],
             exchanges_max: EXCHANGES_MAX,
@@ -167,6 +172,8 @@ impl Checks {
             let result = self.acknowledge(world, node, token, &request);
             self.heard(world, result)?;
         }
+        let answers = self.answers.check(world, node, &self.oracle);
+        self.heard(world, answers)?;
         let Expected { conflicts, touched, writes, .. } = &self.expected;
         self.heard(world, bounds::check(world, node, self.exchanges_max))?;
         self.heard(world, bounds::check_alarms(world, node))?;
@@ -262,6 +269,10 @@ impl Checks {
         token: Token,
         request: &ClientRequest,
     ) -> Result<(), Fault> {
+        if let ClientRequest::Ask(peer) = request {
+            self.answers.asked(world, node, token, *peer);
+            return Ok(());
+        }
         let reply = world.output().reply.iter().find(|(to, _)| *to == token);
         let cells = self.cells(node, request);
         let (stamp, dot) = match reply {
@@ -313,6 +324,7 @@ impl Checks {
                     }
                 }
             }
+            ClientRequest::Ask(_) => {}
         }
         cells.sort_by_key(|(key, _)| self.oracle.key(*key).clone());
         cells
