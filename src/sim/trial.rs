@@ -109,6 +109,9 @@ pub(super) fn run_world(world: World, checks: Checks, story: Option<&mut Story>)
     let mut converged_after = None;
     let mut tally = Tally::default();
     let fault = trial.run(&mut converged_after, &mut tally).err();
+    if fault.is_some() {
+        tally = *trial.world.tally();
+    }
     if let Some(story) = &mut trial.story {
         story.end(&trial.world, fault.as_ref());
     }
