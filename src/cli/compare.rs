@@ -28,13 +28,14 @@ use crate::lab::simulated;
 use crate::lab::threshold::Threshold;
 use crate::lab::workload::Arrivals;
 use crate::net::{NetError, load_profile};
+use crate::sim::experiment;
 
 /// The most real nodes in one process: each has its own socket, timers and connections to all
 /// others, and 100 nodes are 4,950 connections.
 pub const NODES_REAL_MAX: usize = 100;
 
-/// The most simulated nodes: what fits into a few gigabytes and a few minutes.
-pub const NODES_SIMULATED_MAX: usize = 10_000;
+/// The most simulated nodes; memory grows with the square.
+pub const NODES_SIMULATED_MAX: usize = experiment::NODES_MAX;
 
 /// The most writes of one run: each is remembered at each node in about 50 bytes.
 pub const WRITES_MAX: usize = 10_000_000;
