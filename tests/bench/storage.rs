@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it measures")]
 
+use std::io::{Seek, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ fn main() {
         "{:34}{:>10}{:>10}{:>10}{:>9}{:>9}",
         "", "records/s", "least", "most", "p50 ms", "p99 ms"
     );
+    print("the disk: 116 bytes and a sync", disk);
     let interval = Sync::Interval(Duration::from_secs(1));
     for writers in [1, 16, 256] {
         print(&format!("always, {writers} writers as tasks"), || {
@@ -71,6 +73,23 @@ fn appended(
     let (_folder, directory) = folder();
     let journal = open(&directory, sync);
     let mut waits = run(&journal, writers);
+    waits.sort_unstable();
+    waits
+}
+
+/// What the disk can do with one writer: a write of a record's length into a file filled before, and
+/// a sync, without anything around it. What the journal does with one writer is a part of this.
+fn disk() -> Vec<Duration> {
+    let mut file = tempfile::tempfile().expect("a folder for temporary files");
+    file.write_all(&vec![0; 8 << 20]).and_then(|()| file.sync_all()).expect("the disk has room");
+    file.rewind().expect("a file can be rewound");
+    let end = Instant::now() + RUN;
+    let mut waits = Vec::new();
+    while Instant::now() < end {
+        let began = Instant::now();
+        file.write_all(&[1; 116]).and_then(|()| file.sync_data()).expect("the disk has room");
+        waits.push(began.elapsed());
+    }
     waits.sort_unstable();
     waits
 }
