@@ -370,6 +370,11 @@ proptest! {
         prop_assert_eq!(records, 0);
         prop_assert!(matches!(scan.ending, Ending::Open | Ending::Torn));
     }
+}
+
+proptest! {
+    // Each syncs a dozen times.
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Whatever is appended, in batches of any size, comes back.
     #[test]
