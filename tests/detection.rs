@@ -1,0 +1,222 @@
+//! The failure detector in virtual time: how soon a death is known, and that nobody else is accused.
+//!
+//! `QUORUMOR_DETECTION_HOURS` sets for how many simulated hours lossy links are watched for a false
+//! accusation; continuous integration takes a part of an hour, the promise is twenty-four.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop at once")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use quorumor::protocol::membership::{MembershipEvent, PeerState};
+use quorumor::protocol::profile::{Link, Profile};
+use quorumor::sim::detection::{Detection, Told};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lan() -> Arc<Link> {
+    Profile::builtin("lan").unwrap().default_link()
+}
+
+fn lossy(loss: f64) -> Arc<Link> {
+    Arc::new(Link { loss, ..Link::clone(&lan()) })
+}
+
+fn downs(detection: &Detection) -> Vec<Told> {
+    let told = detection.told().iter().copied();
+    told.filter(|told| matches!(told.event, MembershipEvent::Down(_))).collect()
+}
+
+/// When, after a kill, each of the others has said so.
+fn detection_times(nodes: usize, link: Arc<Link>, seed: u64) -> Vec<Duration> {
+    let mut detection = Detection::new(nodes, link, seed);
+    detection.run(10 * SECOND + Duration::from_millis(seed * 37 % 1_000));
+    assert_eq!(downs(&detection), [], "{nodes} nodes, seed {seed}");
+    let dead = seed as usize % nodes;
+    let killed = detection.now();
+    detection.kill(dead);
+    detection.run(20 * SECOND);
+    let times: Vec<Duration> = downs(&detection)
+        .into_iter()
+        .map(|told| {
+            let MembershipEvent::Down(id) = told.event else { unreachable!() };
+            assert_eq!(detection.place(id), Some(dead), "{nodes} nodes, seed {seed}: {told:?}");
+            told.at.since(killed)
+        })
+        .collect();
+    assert_eq!(times.len(), nodes - 1, "{nodes} nodes, seed {seed}: some never noticed");
+    times
+}
+
+/// The time until the last has noticed, over some seeds: median and longest.
+fn last_to_notice(nodes: usize, link: &Arc<Link>, seeds: u64) -> (Duration, Duration) {
+    let longest = |seed| detection_times(nodes, Arc::clone(link), seed).into_iter().max().unwrap();
+    let mut all: Vec<Duration> = (0..seeds).map(longest).collect();
+    all.sort();
+    let found = (all[all.len() / 2], *all.last().unwrap());
+    println!("{nodes} nodes, {link}, {seeds} kills: known to all after {found:?} (p50, max)");
+    found
+}
+
+#[test]
+fn a_death_is_known_to_all_within_three_seconds() {
+    for (nodes, seeds) in [(2, 50), (3, 50), (5, 200), (20, 50), (100, 5)] {
+        let (_, longest) = last_to_notice(nodes, &lan(), seeds);
+        assert!(longest <= 3 * SECOND, "{nodes} nodes: {longest:?}");
+    }
+}
+
+#[test]
+fn with_a_tenth_of_all_packets_lost_a_death_is_known_soon_too() {
+    for (nodes, seeds) in [(5, 50), (32, 20)] {
+        let (_, longest) = last_to_notice(nodes, &lossy(0.1), seeds);
+        assert!(longest <= 5 * SECOND, "{nodes} nodes: {longest:?}");
+    }
+}
+
+#[test]
+fn lost_packets_accuse_nobody() {
+    let hours = std::env::var("QUORUMOR_DETECTION_HOURS").ok();
+    let hours: f64 = hours.map_or(0.1, |hours| hours.parse().expect("a number of hours"));
+    for nodes in [2, 5, 10, 32] {
+        let mut detection = Detection::new(nodes, lossy(0.1), nodes as u64);
+        detection.run(SECOND.mul_f64(hours * 3600.0));
+        assert_eq!(downs(&detection), [], "{nodes} nodes");
+        let suspected: u64 = (0..nodes).map(|n| detection.counters(n).unwrap().suspected).sum();
+        println!("{nodes} nodes, {hours} h at 10 % loss: nobody accused, {suspected} suspicions");
+    }
+}
+
+#[test]
+fn an_idle_cluster_is_quiet() {
+    for nodes in [2, 5, 20, 100] {
+        let mut detection = Detection::new(nodes, lan(), 1);
+        detection.run(30 * SECOND);
+        let before = detection.bytes();
+        detection.run(60 * SECOND);
+        let rate = (detection.bytes() - before) / 60 / nodes as u64;
+        println!("{nodes} nodes: {rate} bytes per second and node");
+        assert!(rate < 267, "{nodes} nodes: {rate} bytes per second and node");
+    }
+}
+
+#[test]
+fn a_node_that_was_stopped_accuses_nobody_and_comes_back() {
+    for seed in 0..100 {
+        let mut detection = Detection::new(5, lan(), seed);
+        detection.run(5 * SECOND + Duration::from_millis(seed * 13));
+        let stopped = seed as usize % 5;
+        let length =
+            Duration::from_millis([200, 500, 1_000, 2_000, 5_000, 60_000][seed as usize % 6]);
+        detection.stop(stopped, length);
+        detection.run(length);
+        let resumed = detection.told().len();
+        detection.run(SECOND);
+        for told in downs(&detection) {
+            assert_ne!(told.by, stopped, "seed {seed}: it accuses after {length:?}");
+        }
+        for other in (0..5).filter(|other| *other != stopped) {
+            let both = (detection.state(other, stopped), detection.state(stopped, other));
+            assert_eq!(both, (Some(PeerState::Up), Some(PeerState::Up)), "seed {seed} {length:?}");
+        }
+        detection.run(20 * SECOND);
+        let after = detection.told()[resumed..].iter();
+        let accused = after.filter(|told| matches!(told.event, MembershipEvent::Down(_)));
+        assert_eq!(accused.count(), 0, "seed {seed}: accused after it came back");
+    }
+}
+
+#[test]
+fn a_node_that_gets_a_tenth_of_the_time_accuses_nobody() {
+    let mut detection = Detection::new(5, lan(), 3);
+    detection.run(5 * SECOND);
+    for _ in 0..600 {
+        detection.stop(2, Duration::from_millis(900));
+        detection.run(SECOND);
+    }
+    assert!(downs(&detection).iter().all(|told| told.by != 2), "{:?}", downs(&detection));
+    assert!(detection.counters(2).unwrap().late > 100, "it noticed");
+}
+
+#[test]
+fn a_link_that_carries_one_way_only_accuses_nobody_whom_others_hear() {
+    for nodes in [3, 5, 20] {
+        for both in [false, true] {
+            let mut detection = Detection::new(nodes, lan(), 9);
+            detection.run(5 * SECOND);
+            detection.cut(0, 1, true);
+            detection.cut(1, 0, both);
+            detection.run(30 * SECOND);
+            assert_eq!(downs(&detection), [], "{nodes} nodes, both ways: {both}");
+        }
+    }
+}
+
+#[test]
+fn a_node_cut_off_is_missed_and_welcomed_back() {
+    let mut detection = Detection::new(5, lan(), 4);
+    detection.run(5 * SECOND);
+    for other in 1..5 {
+        detection.cut(0, other, true);
+        detection.cut(other, 0, true);
+    }
+    detection.run(20 * SECOND);
+    for other in 1..5 {
+        assert_eq!(detection.state(other, 0), Some(PeerState::Down), "as seen by {other}");
+        assert_eq!(detection.state(other, other % 4 + 1), Some(PeerState::Up));
+        detection.cut(0, other, false);
+        detection.cut(other, 0, false);
+    }
+    detection.run(5 * SECOND);
+    let healed = detection.told().len();
+    detection.run(30 * SECOND);
+    for other in 1..5 {
+        assert_eq!(detection.state(other, 0), Some(PeerState::Up), "as seen by {other}");
+        assert_eq!(detection.state(0, other), Some(PeerState::Up), "as {other} is seen");
+    }
+    assert_eq!(detection.told()[healed..], [], "and all is quiet");
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    let story = |seed| {
+        let mut detection = Detection::new(8, lossy(0.2), seed);
+        detection.run(10 * SECOND);
+        detection.kill(3);
+        detection.run(60 * SECOND);
+        (detection.told().to_vec(), detection.bytes())
+    };
+    assert_eq!(story(5), story(5));
+    assert_ne!(story(5), story(6));
+}
+
+/// Datagrams near to what the detector sends: any kind, any ends, too short and too long.
+fn datagram() -> impl Strategy<Value = Vec<u8>> {
+    let body = prop::collection::vec(any::<u8>(), 0..1_300);
+    let kind = prop_oneof![0u8..=12, Just(0x20), Just(0x21), any::<u8>()];
+    (kind, body).prop_map(|(kind, mut body)| {
+        body.insert(0, kind);
+        body
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rubbish_accuses_nobody(all in prop::collection::vec((1usize..5, datagram()), 0..60)) {
+        let mut detection = Detection::new(5, lan(), 2);
+        detection.run(3 * SECOND);
+        for (from, bytes) in &all {
+            detection.inject(*from, 0, bytes);
+            detection.run(Duration::from_millis(20));
+        }
+        detection.run(10 * SECOND);
+        prop_assert_eq!(downs(&detection), []);
+        for node in 1..5 {
+            prop_assert_eq!(detection.state(0, node), Some(PeerState::Up));
+        }
+        prop_assert_eq!((0..5).filter(|n| detection.counters(*n).is_some()).count(), 5);
+    }
+}
