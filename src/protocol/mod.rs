@@ -16,6 +16,8 @@ pub mod membership;
 pub mod message;
 pub mod profile;
 mod push;
+pub mod record;
+pub mod recovery;
 mod round;
 pub mod shard;
 pub mod stamp;
