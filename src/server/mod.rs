@@ -10,15 +10,18 @@
 //!
 //! - `node`: the node itself.
 //! - `config`: what it is told.
+//! - `detect`: who answers.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
 
 mod ask;
 mod config;
+mod detect;
 mod node;
 mod status;
 
 pub use ask::{Agreement, Opinion};
 pub use config::{NodeConfig, Observer};
+pub use detect::Liveness;
 pub use node::{Entered, Node, StartError};
 pub use status::{MessageCount, PeerStatus, Security, Status};

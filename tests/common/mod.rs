@@ -177,6 +177,11 @@ impl NodeProcess {
         (self.listen, self.resp, self.http) = (address("listen"), address("resp"), address("http"));
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the node has printed so far.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
