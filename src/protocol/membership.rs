@@ -320,14 +320,13 @@ impl Membership {
             peer.ask_at = self.now + ASK_INTERVAL;
             question = Some(wire::question(peer.suspected_life()));
         }
-        let mut suspected = false;
-        if peer.linked && peer.silent_for(self.now) >= SUSPECT_AFTER * patience {
-            if peer.become_state(PeerState::Suspected, now) {
-                self.counters.suspected += 1;
-                output.events.push(MembershipEvent::Suspected(node));
-                suspected = true;
-                peer.raised = true;
-            }
+        let suspected = peer.linked
+            && peer.silent_for(self.now) >= SUSPECT_AFTER * patience
+            && peer.become_state(PeerState::Suspected, now);
+        if suspected {
+            self.counters.suspected += 1;
+            output.events.push(MembershipEvent::Suspected(node));
+            peer.raised = true;
         }
         let silent_max = if peer.linked { CONFIRM_AFTER } else { UNLINKED_AFTER } * patience;
         let refutable = REFUTE_WITHIN * patience;
@@ -428,5 +427,72 @@ impl Membership {
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Membership({:?}, {} peers)", self.me, self.peers.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const PEER: NodeId = NodeId(2);
+
+    fn linked() -> Membership {
+        let mut membership = Membership::new(ME, 5, 0, Time::START);
+        let mut output = MembershipOutput::default();
+        membership.handle(Time::START, MembershipInput::Linked(PEER), &mut output);
+        assert_eq!(output.events, [MembershipEvent::Alive(PEER)]);
+        membership
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..1_200)) {
+            prop_assume!(wire::admit(PEER, ME, &bytes).is_err());
+            let input = MembershipInput::Datagram { from: PEER, bytes: &bytes };
+            let (mut one, mut other) = (linked(), linked());
+            let mut output = MembershipOutput::default();
+            one.handle(Time::START, input, &mut output);
+            prop_assert!(output.send.is_empty() && output.events.is_empty());
+            prop_assert_eq!(one.counters().rubbish, 1);
+            // And it goes on as one that got none.
+            let mut wake = output.wake;
+            for _ in 0..50 {
+                let Some(at) = wake else { break };
+                let mut outputs = [MembershipOutput::default(), MembershipOutput::default()];
+                let [mine, theirs] = &mut outputs;
+                one.handle(at, MembershipInput::Wake, mine);
+                other.handle(at, MembershipInput::Wake, theirs);
+                wake = mine.wake;
+                prop_assert_eq!((&mine.send, &mine.events, mine.wake),
+                    (&theirs.send, &theirs.events, theirs.wake));
+            }
+        }
+
+        #[test]
+        fn who_has_no_link_is_not_heard(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut membership = linked();
+            let mut output = MembershipOutput::default();
+            let stranger = MembershipInput::Datagram { from: NodeId(3), bytes: &bytes };
+            membership.handle(Time::START, stranger, &mut output);
+            prop_assert!(output.send.is_empty() && output.events.is_empty());
+            prop_assert_eq!(membership.peers().count(), 1);
+        }
+    }
+
+    #[test]
+    fn peers_beyond_the_bound_push_out_who_is_gone_longest() {
+        let mut membership = Membership::new(ME, 5, 0, Time::START);
+        let mut output = MembershipOutput::default();
+        for number in 0..PEERS_MAX as u64 + 10 {
+            let now = Time::START + Duration::from_millis(number);
+            let peer = NodeId(1_000 + u128::from(number));
+            membership.handle(now, MembershipInput::Linked(peer), &mut output);
+            membership.handle(now, MembershipInput::Unlinked(peer), &mut output);
+        }
+        assert_eq!(membership.peers().count(), PEERS_MAX);
+        assert!(membership.peers().all(|(peer, ..)| peer.0 >= 1_010), "the first have gone");
     }
 }

@@ -25,6 +25,8 @@ use crate::protocol::time::Time;
 
 /// How long after a link was lost it is tried again.
 const REDIAL_AFTER: Duration = Duration::from_millis(300);
+/// What nodes take for the number of their first run.
+pub const FIRST_RUN: u64 = 1_000_000;
 /// What UDP, QUIC and its checksum add to a datagram, without the header of IP.
 const OVERHEAD_BYTES: u64 = 31;
 
@@ -82,7 +84,7 @@ impl Detection {
         let mut rng = fastrand::Rng::with_seed(seed);
         let ids: Vec<NodeId> = (0..nodes).map(|_| NodeId(rng.u128(..))).collect();
         let member = |id: &NodeId| Member {
-            detector: Membership::new(*id, 1, rng.u64(..), Time::START),
+            detector: Membership::new(*id, FIRST_RUN, rng.u64(..), Time::START),
             alive: true,
             wakes: 0,
             stopped: None,
@@ -151,6 +153,22 @@ impl Detection {
     pub fn kill(&mut self, node: usize) {
         if let Some(member) = self.members.get_mut(node) {
             member.alive = false;
+        }
+    }
+
+    /// Starts a node that was killed anew, under the same name. `run` is what it takes for the number
+    /// of its run: it is to be greater than the last, and is not if its clock was set back.
+    pub fn restart(&mut self, node: usize, run: u64) {
+        let (Some(id), seed) = (self.ids.get(node).copied(), self.rng.u64(..)) else { return };
+        let Some(member) = self.members.get_mut(node) else { return };
+        member.detector = Membership::new(id, run, seed, self.now);
+        member.alive = true;
+        for peer in (0..self.members.len()).filter(|peer| *peer != node) {
+            // The peer sees by the new link that the old one is none any more.
+            if let Some(link) = self.links.remove(&pair(node, peer)) {
+                self.schedule(Duration::ZERO, Due::Unlinked { node: peer, peer: node, link });
+            }
+            self.schedule(REDIAL_AFTER, Due::Link(node, peer));
         }
     }
 

@@ -315,3 +315,96 @@ impl Codec<Identity> for Wire {
         Ok(Member::new(identity, incarnation, state))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FROM: NodeId = NodeId(7);
+    const TO: NodeId = NodeId(9);
+
+    fn identity() -> impl Strategy<Value = Identity> {
+        (any::<u128>(), any::<u64>())
+            .prop_map(|(node, renewal)| Identity { node: NodeId(node), renewal })
+    }
+
+    fn message() -> impl Strategy<Value = Message<Identity>> {
+        (0..10, any::<u8>(), identity()).prop_map(|(kind, probe_number, other)| match kind {
+            0 => Message::Ping(probe_number),
+            1 => Message::Ack(probe_number),
+            2 => Message::PingReq { target: other, probe_number },
+            3 => Message::IndirectPing { origin: other, probe_number },
+            4 => Message::IndirectAck { target: other, probe_number },
+            5 => Message::ForwardedAck { origin: other, probe_number },
+            6 => Message::Announce,
+            7 => Message::Feed,
+            8 => Message::Gossip,
+            _ => Message::TurnUndead,
+        })
+    }
+
+    fn member() -> impl Strategy<Value = Member<Identity>> {
+        let state = prop_oneof![Just(State::Alive), Just(State::Suspect), Just(State::Down)];
+        (identity(), any::<u16>(), state).prop_map(|(id, inc, state)| Member::new(id, inc, state))
+    }
+
+    /// A packet as foca makes it.
+    fn packet() -> impl Strategy<Value = (Vec<u8>, Vec<Member<Identity>>)> {
+        let lives = (any::<u64>(), any::<u16>(), any::<u64>());
+        let members = prop::collection::vec(member(), 0..30);
+        (lives, message(), members).prop_map(|((ours, incarnation, theirs), message, members)| {
+            let src = Identity { node: FROM, renewal: ours };
+            let dst = Identity { node: TO, renewal: theirs };
+            let header = Header { src, src_incarnation: incarnation, dst, message };
+            let mut bytes = Vec::new();
+            Wire.encode_header(&header, &mut bytes).unwrap();
+            bytes.put_u16(members.len() as u16);
+            for member in &members {
+                Wire.encode_member(member, &mut bytes).unwrap();
+            }
+            (bytes, members)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_foca_made_arrives_as_it_was((made, members) in packet()) {
+            let (datagram, _) = to_wire(&made).unwrap();
+            let Ok(Talk::Swim { updates, packet, .. }) = admit(FROM, TO, &datagram) else {
+                panic!("{datagram:?}");
+            };
+            prop_assert_eq!(&updates, &members);
+            prop_assert_eq!(packet.with(&updates).unwrap(), made);
+        }
+
+        #[test]
+        fn a_datagram_cut_or_drawn_out_is_rubbish((made, _) in packet(), at in any::<usize>()) {
+            let (datagram, _) = to_wire(&made).unwrap();
+            for bytes in [&datagram[..at % datagram.len()], &[&datagram[..], &[0]].concat()] {
+                // Only one thing that is cut is whole: a packet without any updates.
+                let whole = admit(FROM, TO, bytes);
+                let bare = matches!(&whole, Ok(Talk::Swim { packet, .. }) if !packet.has_updates);
+                prop_assert!(whole.is_err() || bare, "{whole:?}");
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..1_200)) {
+            if let Ok(Talk::Swim { updates, .. }) = admit(FROM, TO, &bytes) {
+                prop_assert!(updates.len() <= DATAGRAM_BYTES_MAX / 27);
+            }
+        }
+
+        #[test]
+        fn questions_and_answers_arrive(renewal in any::<u64>(), incarnation in any::<u16>()) {
+            let life = Life { renewal, incarnation };
+            for suspected in [None, Some(life)] {
+                let talk = admit(FROM, TO, &question(suspected));
+                prop_assert_eq!(talk, Ok(Talk::Question(suspected)));
+            }
+            prop_assert_eq!(admit(FROM, TO, &answer(life)), Ok(Talk::Answer(life)));
+        }
+    }
+}
