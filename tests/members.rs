@@ -87,6 +87,10 @@ fn a_killed_node_is_down_for_all_others_soon() {
             }
         }
     }
+    let mut command = common::quorumor();
+    let text = common::succeed(command.args(["status", &nodes[0].http.to_string()]));
+    let named = text.lines().any(|line| line.contains("node-2") && line.contains("down for"));
+    assert!(named, "{text}");
     println!("5 processes: the killed one was down for the others after {times:?}");
 }
 

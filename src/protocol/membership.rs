@@ -7,11 +7,11 @@
 //!
 //! - **A neighbour watches.** SWIM probes at random, so a dead node may stay unprobed for several
 //!   periods, and a short period costs traffic. In addition each node asks its neighbour, the next id
-//!   in a ring, whenever it has not heard from it for [`WATCH_AFTER`]: somebody notices a death within
+//!   in a ring, whenever it has not heard from it for `WATCH_AFTER`: somebody notices a death within
 //!   that time, whatever the size of the cluster, for one small question.
 //! - **Everybody asks for himself.** A suspicion, wherever it comes from, is checked on one's own link:
-//!   a question every [`ASK_INTERVAL`] until something is heard. A peer is [`PeerState::Down`] only if
-//!   it was silent for [`CONFIRM_AFTER`] here *and* SWIM holds it suspected, unrefuted, or dead. So
+//!   a question every `ASK_INTERVAL` until something is heard. A peer is [`PeerState::Down`] only if
+//!   it was silent for `CONFIRM_AFTER` here *and* SWIM holds it suspected, unrefuted, or dead. So
 //!   lost packets alone, rumours alone, or a bad link alone accuse nobody.
 //! - **A question says what is suspected**, and the answer refutes it with a greater incarnation, which
 //!   gossip takes to whoever cannot hear the peer himself.
@@ -21,7 +21,7 @@
 //! What must stay true: nothing that a datagram says is believed about a third node beyond its state
 //! under a name that the node itself has told us, so a liar can start questions, but neither accuse,
 //! nor invent members, nor take a name away. All maps hold only nodes that were linked, at most
-//! [`PEERS_MAX`]. The same inputs give the same outputs.
+//! `PEERS_MAX`. The same inputs give the same outputs.
 //!
 //! What is left out: who belongs to the cluster (this is about who answers), and nodes without links.
 
