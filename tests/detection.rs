@@ -262,6 +262,50 @@ fn the_same_seed_tells_the_same_story() {
     assert_ne!(story(5), story(6));
 }
 
+#[test]
+fn a_liar_accuses_nobody_and_invents_nobody() {
+    // Gossip in the name of node 1 about node 2, to all others, again and again: that it is suspected
+    // or dead as what it is, or alive as what it is not; and about a node that there is not.
+    for (state, incarnation, renewal) in [
+        (2u8, 0u16, FIRST_RUN),
+        (1, 0, FIRST_RUN),
+        (1, u16::MAX, FIRST_RUN),
+        (0, u16::MAX, FIRST_RUN),
+        (0, 0, u64::MAX),
+        (2, 0, FIRST_RUN + 1),
+    ] {
+        let mut detection = Detection::new(5, lan(), 6);
+        detection.run(5 * SECOND);
+        let lie = |about: u128| {
+            let mut bytes = vec![8];
+            bytes.extend(FIRST_RUN.to_be_bytes());
+            bytes.extend([0, 0]);
+            bytes.extend(FIRST_RUN.to_be_bytes());
+            bytes.extend([0, 1]);
+            bytes.extend(about.to_be_bytes());
+            bytes.extend(renewal.to_be_bytes());
+            bytes.extend(incarnation.to_be_bytes());
+            bytes.push(state);
+            bytes
+        };
+        for _ in 0..300 {
+            for to in [0, 2, 3, 4] {
+                detection.inject(1, to, &lie(detection.id(2).unwrap().0));
+                detection.inject(1, to, &lie(12345));
+            }
+            detection.run(Duration::from_millis(100));
+        }
+        assert_eq!(downs(&detection), [], "state {state}, incarnation {incarnation}");
+        let understood: u64 = (0..5).map(|node| detection.counters(node).unwrap().rubbish).sum();
+        assert_eq!(understood, 0, "the lies are well formed");
+        detection.kill(2);
+        detection.run(5 * SECOND);
+        for node in [0, 1, 3, 4] {
+            assert_eq!(detection.state(node, 2), Some(PeerState::Down), "the truth is found");
+        }
+    }
+}
+
 /// Datagrams near to what the detector sends: any kind, any ends, too short and too long.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
     let body = prop::collection::vec(any::<u8>(), 0..1_300);

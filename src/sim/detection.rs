@@ -144,6 +144,11 @@ impl Detection {
         peers.find(|(peer, ..)| peer == id).map(|(_, state, _)| state)
     }
 
+    /// The id of a node.
+    pub fn id(&self, node: usize) -> Option<NodeId> {
+        self.ids.get(node).copied()
+    }
+
     /// The number of the node with that id.
     pub fn place(&self, id: NodeId) -> Option<usize> {
         self.places.get(&id).copied()
