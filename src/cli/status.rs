@@ -161,6 +161,14 @@ fn status_text(status: &Value) -> String {
             text("address")
         ));
     }
+    let known = status.get("liveness").and_then(Value::as_array).cloned().unwrap_or_default();
+    for peer in known {
+        let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+        let seconds = peer.get("state_seconds").and_then(Value::as_f64).unwrap_or_default();
+        if text("state") != "up" {
+            lines.push(format!("  {:<12} {} for {seconds:.0} s", text("name"), text("state")));
+        }
+    }
     lines.join("\n") + "\n"
 }
 

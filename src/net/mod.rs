@@ -12,9 +12,10 @@
 //! at a time; several links may call it at once if the executor has several threads.
 //!
 //! Sending never waits either. A frame goes into a bounded queue or is refused ([`Sent`]): a slow
-//! peer costs its own queue and nothing else. There are two lanes. *Push* is one stream per
+//! peer costs its own queue and nothing else. There are three lanes. *Push* is one stream per
 //! direction for live writes, in order. An *exchange* has a stream of its own, so that a bulk
-//! transfer and a live write never wait for each other.
+//! transfer and a live write never wait for each other. A *datagram* is a packet of its own that is
+//! sent once: for what is worthless when late.
 //!
 //! What each file is about:
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
@@ -59,7 +60,8 @@ mod socket;
 mod tuning;
 
 pub use boundary::{
-    Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo, Sent,
+    DATAGRAM_BYTES_MAX, Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo,
+    Sent,
 };
 pub use emulation::{Emulation, EmulationCount, load_profile};
 pub use hello::RefusedReason;
@@ -245,6 +247,20 @@ impl Net {
         let mut peers: Vec<PeerInfo> = self.links().iter().map(|link| link.info()).collect();
         peers.sort_by_key(|peer| peer.id);
         peers
+    }
+
+    /// When something was last read from each linked peer.
+    pub fn heard(&self) -> Vec<(NodeId, Instant)> {
+        self.inner.links.read().values().map(|link| (link.peer, link.heard_at())).collect()
+    }
+
+    /// Ends the link to a peer that does not answer, telling it why in case it hears after all. It
+    /// is dialled as before, and may come back at once.
+    pub fn give_up(&self, peer: NodeId, reason: &str) {
+        let link = self.inner.links.read().get(&peer).cloned();
+        if let Some(link) = link {
+            link.close(&Farewell::new(FarewellCode::Unanswered, reason));
+        }
     }
 
     /// Ends the link to a peer, telling it why, and does not let it back in for `quarantine`.

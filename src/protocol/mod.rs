@@ -12,6 +12,7 @@ pub mod event;
 mod gossip;
 pub mod id;
 mod index;
+pub mod membership;
 pub mod message;
 pub mod profile;
 mod push;

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::ask::Asked;
 use super::config::NodeConfig;
+use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::status::{MessageCount, Sent};
 use crate::net::{
@@ -94,6 +95,7 @@ pub(super) struct Inner {
     pub(super) epoch: Instant,
     pub(super) shard: Mutex<Slot>,
     reader: Reader,
+    pub(super) detector: Detector,
     net: OnceLock<Net>,
     /// When the shard wants to be woken, in nanoseconds of its clock.
     wake_at: AtomicU64,
@@ -165,6 +167,7 @@ impl Node {
             id,
             epoch,
             reader: shard.reader(),
+            detector: Detector::new(id, since(epoch)).map_err(StartError::Random)?,
             shard: Mutex::new(Slot { shard, output: Output::default() }),
             net: OnceLock::new(),
             wake_at: AtomicU64::new(NEVER),
@@ -351,8 +354,7 @@ impl Drop for Entered<'_> {
 
 impl Inner {
     pub(super) fn now(&self) -> Time {
-        let nanos = self.epoch.elapsed().as_nanos();
-        Time::from_nanos(u64::try_from(nanos).unwrap_or(NEVER))
+        since(self.epoch)
     }
 
     /// Takes one input into the shard and carries out what comes of it.
@@ -470,11 +472,18 @@ impl Inner {
         match event {
             // The links have told their story themselves.
             NetEvent::Refused { .. } => {}
-            NetEvent::Up { peer, address, round_trip, .. } => {
+            NetEvent::Up { peer, name, address, round_trip, .. } => {
                 self.handle(Input::PeerUp(peer, round_trip));
+                self.reset_timer(self.detector.linked(net, self.now(), peer, &name));
                 self.introduce(net, peer, address);
             }
-            NetEvent::Down { peer, .. } => self.handle(Input::PeerDown(peer)),
+            NetEvent::Down { peer, .. } => {
+                self.handle(Input::PeerDown(peer));
+                self.reset_timer(self.detector.unlinked(net, self.now(), peer));
+            }
+            NetEvent::Frame { peer, lane: Link::Datagram, bytes } => {
+                self.reset_timer(self.detector.datagram(net, self.now(), peer, &bytes));
+            }
             NetEvent::Frame { peer, bytes, .. } => match codec::decode(&bytes) {
                 Ok(Envelope { message: Message::Members { members }, .. }) => {
                     self.meet(net, &members)
@@ -515,6 +524,13 @@ impl Inner {
         let unknown = members.iter().filter(|member| !linked.contains(&member.node));
         for member in unknown.take(MEMBERS_MAX) {
             net.dial(member.address);
+        }
+    }
+
+    /// Lets the timer look again, if somebody wants to be woken sooner.
+    fn reset_timer(&self, sooner: bool) {
+        if sooner {
+            self.wake_sooner.notify(usize::MAX);
         }
     }
 
@@ -569,7 +585,12 @@ fn net_config(config: &NodeConfig) -> NetConfig {
     }
 }
 
-/// Wakes the shard when it wants to be woken.
+/// The time on a clock that showed zero at `epoch`.
+fn since(epoch: Instant) -> Time {
+    Time::from_nanos(u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(NEVER))
+}
+
+/// Wakes the shard and the failure detector when they want to be woken.
 async fn keep_time(node: Weak<Inner>) {
     loop {
         let Some(inner) = node.upgrade().filter(|inner| !inner.closed.load(Ordering::Acquire))
@@ -577,9 +598,14 @@ async fn keep_time(node: Weak<Inner>) {
             return;
         };
         let sooner = inner.wake_sooner.listen();
-        let wake_at = inner.wake_at.load(Ordering::Acquire);
+        let shard_at = inner.wake_at.load(Ordering::Acquire);
+        let wake_at = shard_at.min(inner.detector.wake_at());
         if wake_at <= inner.now().as_nanos() {
-            inner.handle(Input::Wake);
+            if wake_at == shard_at {
+                inner.handle(Input::Wake);
+            } else if let Some(net) = inner.net.get() {
+                inner.detector.wake(net, inner.now(), inner.epoch);
+            }
             continue;
         }
         let deadline = inner.epoch.checked_add(Duration::from_nanos(wake_at));
