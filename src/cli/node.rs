@@ -20,18 +20,19 @@ use super::shutdown::Shutdown;
 use crate::api::http::HttpDoor;
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
+use crate::net::discovery::interfaces;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
 use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
 use crate::server::{Node, NodeConfig};
 
 /// The port that peers use unless told otherwise.
-const PEER_PORT: u16 = 7400;
+pub(super) const PEER_PORT: u16 = 7400;
 
 /// The port of the Redis protocol unless told otherwise.
-const RESP_PORT: u16 = 7401;
+pub(super) const RESP_PORT: u16 = 7401;
 
 /// The port of HTTP unless told otherwise.
-const HTTP_PORT: u16 = 7402;
+pub(super) const HTTP_PORT: u16 = 7402;
 
 /// How long to wait before a host name that did not resolve is tried again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,6 +85,11 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "QUORUMOR_SECRET_FILE")]
     secret_file: Option<PathBuf>,
 
+    /// Whether peers are looked for on the LAN (multicast DNS) [default: auto, which does so with a
+    /// secret, unless only this machine can reach the peer].
+    #[arg(long, value_enum, value_name = "AUTO|OFF", env = "QUORUMOR_DISCOVERY")]
+    discovery: Option<LookOnLan>,
+
     /// The consistency mode [default: eventual].
     #[arg(long, value_enum, env = "QUORUMOR_CONSISTENCY")]
     consistency: Option<Consistency>,
@@ -125,6 +131,16 @@ pub enum Consistency {
     Eventual,
     /// Writes go through a primary (not in this version).
     Strong,
+}
+
+/// Whether to look for peers on the LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookOnLan {
+    /// When there is a secret and other machines can reach this one.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Yes or no.
@@ -217,6 +233,7 @@ impl Settings {
             http: self.http.or(file.http),
             peer: if self.peer.is_empty() { file.peer } else { self.peer },
             secret_file: self.secret_file.or(file.secret_file),
+            discovery: self.discovery.or(file.discovery),
             consistency: self.consistency.or(file.consistency),
             strategy: self.strategy.or(file.strategy),
             interval: self.interval.or(file.interval),
@@ -336,6 +353,9 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     let mut config = NodeConfig::new(name, identity);
     let everywhere = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     config.listen = settings.listen.unwrap_or_else(|| (everywhere, PEER_PORT).into());
+    config.discovery = settings.discovery != Some(LookOnLan::Off)
+        && secret.is_some()
+        && !config.listen.ip().is_loopback();
     config.secret = secret;
     config.emulation = emulation;
     if let Some(cluster) = &settings.cluster {
@@ -400,6 +420,10 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
         Some(_) => "peers prove that they know the secret",
         None => "no secret: this machine only",
     };
+    let discovery = match config.discovery {
+        true => "looks for more on the LAN",
+        false => "looks for none on the LAN",
+    };
     let open = settings.protected_mode == Some(YesNo::No);
     let guard = match (settings.requirepass_file.is_some(), resp.address().ip().is_loopback()) {
         (true, _) => "password required",
@@ -413,7 +437,7 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
     };
     format!(
         "quorumor {} · {} ({}) in cluster {} · eventual consistency, in memory\n  \
-         peers  {}  (QUIC; {security})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
+         peers  {}  (QUIC; {security}; {discovery})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
          http   http://{}/status  ({seen})\n{}\n",
         env!("CARGO_PKG_VERSION"),
         config.name,
@@ -447,16 +471,31 @@ fn next_peer(node: &Node, settings: &Settings) -> String {
             secret.unwrap_or_default()
         );
     }
-    let own = own_address().filter(|_| address.ip().is_unspecified()).unwrap_or(address.ip());
-    let reachable = match own.is_unspecified() {
+    if node.config().discovery {
+        return format!(
+            "\non every other machine of this LAN, with a copy of the secret:\n  quorumor \
+             node{cluster}{}\nif they do not find each other: `quorumor doctor`, or --peer {}",
+            secret.unwrap_or_default(),
+            reachable(address)
+        );
+    }
+    format!(
+        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer {}",
+        secret.unwrap_or_default(),
+        reachable(address)
+    )
+}
+
+/// How others most likely reach an address that this node listens on.
+fn reachable(address: SocketAddr) -> String {
+    let own = own_address()
+        .or_else(first_address)
+        .filter(|_| address.ip().is_unspecified())
+        .unwrap_or(address.ip());
+    match own.is_unspecified() {
         true => format!("THIS-MACHINE:{}", address.port()),
         false => SocketAddr::new(own, address.port()).to_string(),
-    };
-    format!(
-        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer \
-         {reachable}",
-        secret.unwrap_or_default()
-    )
+    }
 }
 
 /// A word as a shell takes it.
@@ -477,6 +516,11 @@ fn own_address() -> Option<IpAddr> {
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
+}
+
+/// The first address of the first network card: there may be no way out of a LAN.
+fn first_address() -> Option<IpAddr> {
+    interfaces().ok()?.first()?.addresses.first().copied()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::node::Node;
+use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
@@ -139,6 +140,8 @@ pub struct Status {
     pub frames_damaged: u64,
     /// Handshakes and peers refused.
     pub refused: u64,
+    /// Looking for members on the LAN.
+    pub discovery: DiscoveryStatus,
     /// The peers with which a link is up.
     pub peers: Vec<PeerStatus>,
 }
@@ -177,6 +180,7 @@ impl Node {
             sends_dropped: self.inner().sent.dropped(),
             frames_damaged: self.inner().frames_damaged(),
             refused: 0,
+            discovery: net.discovery(),
             peers: Vec::new(),
         };
         drop(entered);
