@@ -91,6 +91,8 @@ pub struct DiscoveryStatus {
     pub candidates: usize,
     /// Nodes with this cluster's tag heard in the last ten minutes.
     pub found: usize,
+    /// Times that nodes of other clusters were heard; they are left alone.
+    pub strangers: u64,
     /// Why it fails.
     pub trouble: Option<String>,
 }
@@ -107,6 +109,7 @@ struct State {
     channels: Vec<Arc<Channel>>,
     interfaces: Vec<Interface>,
     found: HashMap<NodeId, Instant>,
+    strangers: u64,
     trouble: Option<String>,
 }
 
@@ -202,6 +205,7 @@ impl Net {
             channels: state.channels.len(),
             candidates: self.inner.candidates.lock().hints(),
             found: state.found.len(),
+            strangers: state.strangers,
             trouble: state.trouble.clone(),
         }
     }
@@ -342,7 +346,10 @@ impl Net {
                         self.announce(&channel);
                     }
                     Some(Heard::Nodes(nodes)) => {
-                        for node in nodes.iter().filter(|node| node.tag == tag) {
+                        let (ours, others): (Vec<_>, Vec<_>) =
+                            nodes.into_iter().partition(|node| node.tag == tag);
+                        self.inner.discovery.0.lock().strangers += others.len() as u64;
+                        for node in &ours {
                             self.heard(node, from, channel.index);
                         }
                     }
