@@ -366,6 +366,82 @@ fn a_flood_of_fake_nodes_does_no_harm() {
     world.meet(&["ada", "bob"]);
 }
 
+/// The doctor finds nothing wrong with a machine that works, next to its node or without, and names
+/// the fix for one whose cable is out, whose packets are short, or whose firewall is closed.
+#[test]
+fn the_doctor_names_what_is_wrong() {
+    let Some(mut world) = World::new("the_doctor_names_what_is_wrong", &["lan"]) else { return };
+    world.machine("ada", &[("lan", "10.77.0.1/24")]);
+    let ada = world.namespace("ada");
+    let secret = world.secret("secret");
+    let examine = |world: &World| {
+        let mut doctor = world.quorumor("ada");
+        let finished = finish(doctor.args(["doctor", "--json", "--secret-file", &secret]));
+        let report: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+        (finished.status.code(), report)
+    };
+    // The health and the fix of each finding of a check.
+    let of = |report: &Value, check: &str| -> Vec<(String, String, String)> {
+        let findings = report["findings"].as_array().expect("a list").iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        findings
+            .filter(|finding| finding["check"] == check)
+            .map(|it| (text(&it["health"]), text(&it["what"]), text(&it["fix"])))
+            .collect()
+    };
+    let (code, report) = examine(&world);
+    assert_eq!(code, Some(0), "{report:#}");
+    for check in ["secret", "peer port", "redis port", "http port", "network", "multicast", "udp"] {
+        let findings = of(&report, check);
+        assert!(!findings.is_empty(), "{check}: {report:#}");
+        assert!(findings.iter().all(|(health, ..)| health == "ok"), "{check}: {report:#}");
+    }
+
+    world.start("ada", "secret", &[]);
+    let (code, report) = examine(&world);
+    assert_eq!(code, Some(0), "{report:#}");
+    let (_, what, _) = &of(&report, "peer port")[0];
+    let process = world.process("ada").to_string();
+    assert!(what.contains("a node has it") && what.contains(&process), "{what}");
+
+    ip(&ada, "link set eth0 mtu 1000");
+    let (code, report) = examine(&world);
+    assert_eq!((code, &report["verdict"]), (Some(1), &Value::from("fail")), "{report:#}");
+    assert!(of(&report, "network")[0].2.contains("mtu 1280"), "{report:#}");
+    ip(&ada, "link set eth0 mtu 1500");
+
+    if Command::new("nft").arg("--version").output().is_ok_and(|it| it.status.success()) {
+        let rules = "add table inet filter; add chain inet filter input { type filter hook input \
+                     priority 0; policy drop; }; add rule inet filter input iif lo accept";
+        succeed(world.on("ada", Path::new("nft")).arg(rules));
+        let (code, report) = examine(&world);
+        let findings = of(&report, "firewall");
+        assert_eq!((code, findings.len()), (Some(0), 2), "{report:#}");
+        for ((health, what, fix), port) in findings.iter().zip(["7400", "5353"]) {
+            assert_eq!(health, "warn", "{report:#}");
+            assert!(what.contains(port) && fix.contains(port), "{report:#}");
+        }
+        succeed(world.on("ada", Path::new("nft")).args(["flush", "ruleset"]));
+    } else {
+        skip("the_doctor_names_what_is_wrong", "the part with a firewall: there is no `nft`");
+    }
+
+    ip(&ada, "link set eth0 down");
+    let (code, report) = examine(&world);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert!(of(&report, "network")[0].2.contains("link set"), "{report:#}");
+    // The node has noticed it as well, and says where to look.
+    eventually("the node to say that it cannot look for peers", || {
+        (world.status("ada")["discovery"]["state"] == "failing").then_some(())
+    });
+    let said = fs::read_to_string(world.output("ada")).expect("a file of ours");
+    assert!(said.contains("quorumor doctor"), "{said}");
+    ip(&ada, "link set eth0 up");
+    eventually("the node to look for peers again", || {
+        (world.status("ada")["discovery"]["state"] == "on").then_some(())
+    });
+}
+
 /// No test: the liar of the flood, which the test above runs on another machine.
 #[test]
 #[ignore = "run by a_flood_of_fake_nodes_does_no_harm"]
