@@ -1,8 +1,9 @@
 //! The boundary of a shard: what goes in and what comes out.
 //!
 //! The shape is that of etcd's `Ready`: one value in, one value out, and a fixed order in which what
-//! came out is carried out: `send` (try, never wait), `reply`, `events`, `wake`. Many inputs may
-//! share one output; pushes of several writes to the same peers are then one message.
+//! came out is carried out: `append` (make durable), `send` (try, never wait), `reply`, `events`,
+//! `wake`. Many inputs may share one output, hence one sync; pushes of several writes to the same
+//! peers are then one message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::digest::DigestHash;
 use super::event::Event;
 use super::id::{NodeId, ShardId};
 use super::message::{Envelope, Message, RoundId, Scope, Span, WIRE_VERSION};
+use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
 use super::store::Fingerprint;
 use super::time::Time;
@@ -124,6 +126,8 @@ pub struct Send {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub struct Output {
+    /// Records to be made durable.
+    pub append: Append,
     /// Messages to be sent.
     pub send: Vec<Send>,
     /// Answers to requests.
@@ -166,6 +170,7 @@ pub struct Counters {
 impl Output {
     /// Forgets everything but keeps the memory.
     pub fn clear(&mut self) {
+        self.append.clear();
         self.send.clear();
         self.reply.clear();
         self.events.clear();

@@ -51,6 +51,26 @@ pub const LAMPORT_JUMP_MAX_DEFAULT: u64 = 1 << 44;
 /// enough that applying it does not hold up clients for more than about a millisecond.
 pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
 
+/// When what a node holds becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Before it is acknowledged or sent: no crash loses what was acknowledged.
+    Always,
+    /// Within an interval: a crash of the machine may lose the last of it, unless peers have it.
+    #[default]
+    Interval,
+    /// Never: it lives in memory and ends with the process.
+    None,
+}
+
+/// A word that names no [`Durability`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a durability: expected always, interval or none")]
+pub struct ParseDurabilityError {
+    text: String,
+}
+
 /// The parameters of one shard at one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +78,10 @@ pub struct Config {
     pub node: NodeId,
     /// This incarnation of this node as a writer.
     pub origin: Origin,
+    /// The number of the incarnation: greater than that of every earlier one.
+    pub incarnation: u64,
+    /// When what the shard holds becomes durable; with [`Durability::None`] it writes no records.
+    pub durability: Durability,
     /// Which shard this is.
     pub shard: ShardId,
     /// The direction of rounds.
@@ -90,6 +114,8 @@ impl Config {
         Self {
             node,
             origin,
+            incarnation: 0,
+            durability: Durability::None,
             shard: ShardId(0),
             strategy: Strategy::PushPull,
             eager: true,
@@ -114,6 +140,29 @@ impl Strategy {
     /// Whether the opener of a round takes what it lacks.
     pub fn takes(self) -> bool {
         self != Self::Push
+    }
+}
+
+impl FromStr for Durability {
+    type Err = ParseDurabilityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "always" => Ok(Self::Always),
+            "interval" => Ok(Self::Interval),
+            "none" => Ok(Self::None),
+            _ => Err(ParseDurabilityError { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::None => "none",
+        })
     }
 }
 

@@ -15,6 +15,8 @@ mod index;
 pub mod message;
 pub mod profile;
 mod push;
+pub mod record;
+pub mod recovery;
 mod round;
 pub mod shard;
 pub mod stamp;

@@ -216,6 +216,9 @@ impl Shard {
             if let Err(why) = self.judge_claim(&captured).and(self.judge_capture(&captured)) {
                 return self.quarantine(peer, why, output);
             }
+            if self.keeps_records() {
+                output.append.held(&captured.without(&self.vector));
+            }
             self.vector.merge(&captured);
             self.counters.deltas_filled += 1;
             output.events.push(Event::Filled { peer, round, writes: incoming.writes });

@@ -5,8 +5,9 @@
 //! the real server and the simulator are two callers of the same code, and a run is decided by its
 //! inputs.
 //!
-//! An output is carried out in the order of its fields: `send` (try, never wait), `reply`, `events`,
-//! `wake`. Many inputs may share one output: pushes then travel together.
+//! An output is carried out in the order of its fields: `append` (make durable), `send` (try, never
+//! wait), `reply`, `events`, `wake`. Many inputs may share one output: pushes then travel together,
+//! and one sync serves them all.
 //!
 //! # Eventual mode
 //! A request is applied at once, stamped above everything seen, and pushed to the peers (`gossip`).
@@ -23,13 +24,15 @@ use std::time::Duration;
 
 use super::boundary::{Counters, Input, Lane, Output, Reply, Request, Sender, Token};
 use super::cell::{CellWrite, Content, Field, Key, Write};
-use super::config::{Config, Strategy};
+use super::config::{Config, Durability, Strategy};
 use super::delta::Exchanges;
 use super::event::{Conflict, Event, Misdeed};
 use super::gossip::Peers;
 use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
 use super::push::Pushes;
+use super::record::{Append, Begin};
+use super::recovery::Recording;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
 use super::time::Time;
@@ -49,6 +52,7 @@ pub struct Shard {
     lamport: Lamport,
     /// How many cells this origin has written here.
     seq: u64,
+    recording: Recording,
     pub(super) store: Store,
     pub(super) vector: VersionVector,
     pub(super) peers: Peers,
@@ -67,14 +71,26 @@ impl Shard {
     /// An empty shard.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
+        Self::risen(config, store, VersionVector::default(), Lamport(0))
+    }
+
+    /// A shard with what an earlier one held.
+    pub(super) fn risen(
+        config: Config,
+        store: Store,
+        vector: VersionVector,
+        lamport: Lamport,
+    ) -> Self {
         let rng = fastrand::Rng::with_seed(config.seed);
+        let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
             config,
             epoch: Epoch(0),
-            lamport: Lamport(0),
-            seq: 0,
+            lamport,
+            seq,
+            recording: Recording::default(),
             store,
-            vector: VersionVector::default(),
+            vector,
             peers: Peers::default(),
             rng,
             next_round: None,
@@ -156,6 +172,44 @@ impl Shard {
         deadlines.into_iter().flatten().min()
     }
 
+    pub(super) fn keeps_records(&self) -> bool {
+        self.config.durability != Durability::None
+    }
+
+    /// Records that this node has ended in order: everything before is in the records, nothing comes
+    /// after. Only then may its life as a writer go on where not everything was durable first.
+    pub fn end(&self, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.counter(self.lamport);
+            output.append.end();
+        }
+    }
+
+    /// Records who this node is as a writer, for a snapshot of its own.
+    pub fn export_life(&self, append: &mut Append) {
+        let Config { incarnation, durability, .. } = self.config;
+        let durable_first = durability == Durability::Always;
+        append.begin(Begin { incarnation, durable_first });
+        append.ceiling(self.recording.ceiling());
+    }
+
+    /// Records what it holds, apart from the cells.
+    pub fn export_head(&self, append: &mut Append) {
+        append.counter(self.lamport);
+        append.held(&self.vector);
+    }
+
+    /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
+    /// where to go on, or `None` at the end.
+    ///
+    /// Cells may change between two calls: what changes meanwhile is in the records that the shard
+    /// appends, and those are to be applied after these.
+    pub fn export_cells(&self, cursor: u64, bytes_max: usize, append: &mut Append) -> Option<u64> {
+        let (cells, next) = self.store.kept(cursor, bytes_max);
+        append.cells(cells);
+        next
+    }
+
     pub(super) fn sender(&self) -> Sender {
         Sender { shard: self.config.shard, epoch: self.epoch }
     }
@@ -230,6 +284,9 @@ impl Shard {
         let dot = write.last_dot();
         self.lamport = lamport;
         self.seq = last;
+        if self.keeps_records() {
+            self.recording.reserve(lamport, &mut output.append);
+        }
         self.counters.writes_local += 1;
         if self.config.eager {
             self.push(now, &write, output);
@@ -244,7 +301,8 @@ impl Shard {
     fn merge(&mut self, write: Write, output: &mut Output) -> bool {
         let dots = write.dot()..=write.last_dot();
         let covered_first = write.first_seq();
-        let Write { stamp, seq: first, cells, .. } = write;
+        let Write { stamp, seq: first, cells, covers } = write;
+        let keeps_records = self.keeps_records();
         if covered_first < first {
             self.vector.insert_all(stamp.origin, covered_first, first - 1);
         }
@@ -256,6 +314,14 @@ impl Shard {
             }
             missing = true;
             let key = cell.key.clone();
+            let append = &mut output.append;
+            if keeps_records {
+                // Before it goes away into the store.
+                match self.store.would_lose(stamp, &cell) {
+                    true => append.lost(stamp, dot.seq, covers, &cell),
+                    false => append.cell(stamp, dot.seq, covers, &cell),
+                }
+            }
             match self.store.merge(stamp, dot.seq, cell) {
                 Merged::Won { lost } => {
                     for loser in lost {

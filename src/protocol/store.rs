@@ -25,6 +25,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
 use super::index::{Index, Slot};
+use super::record::KeptCell;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 
 /// A hash of all live cells of a shard that does not depend on the order of their arrival.
@@ -220,6 +221,55 @@ impl Store {
         merged
     }
 
+    /// Merges a cell that is known to have lost, if what it lost to is still kept.
+    pub(super) fn lose(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) {
+        if self.would_lose(stamp, &cell) {
+            self.merge(stamp, seq, cell);
+        }
+    }
+
+    /// Whether something greater stands where a cell with this stamp is to go.
+    pub(super) fn would_lose(&self, stamp: Stamp, cell: &CellWrite) -> bool {
+        let entry = self.map.get(&*cell.key);
+        let stands = entry.and_then(|entry| entry.stands_against(&cell.field));
+        stands.is_some_and(|stands| stands > stamp)
+    }
+
+    /// Puts a cell back as [`Store::kept`] handed it out.
+    pub(super) fn restore(&mut self, kept: KeptCell) {
+        let KeptCell { stamp, seq, cell, known } = kept;
+        let name = (!known.is_empty()).then(|| (cell.key.clone(), cell.field.clone()));
+        let merged = self.merge(stamp, seq, cell);
+        if let (Some((key, field)), Merged::Won { .. }) = (name, merged)
+            && let Some(mut entry) = self.map.get_mut(&*key)
+            && let Some(cell) = entry.cell_mut(&field)
+        {
+            cell.known.merge(&known);
+        }
+    }
+
+    /// The cells of keys from slot `cursor` on, about `bytes_max` bytes of them, and the slot to go
+    /// on with; `None` at the end.
+    pub(super) fn kept(&self, cursor: u64, bytes_max: usize) -> (Vec<KeptCell>, Option<u64>) {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.keys.len());
+        let (mut cells, mut bytes) = (Vec::new(), 0);
+        for (slot, key) in (cursor..).zip(&self.keys[from..]) {
+            if bytes >= bytes_max {
+                return (cells, Some(slot));
+            }
+            let Some(entry) = self.map.get(&**key) else { continue };
+            for (field, cell) in entry.cells() {
+                let field = field.cloned().unwrap_or_default();
+                let (content, seen) = (cell.content.clone(), cell.seen.clone());
+                let write = CellWrite { key: key.clone(), field, content, seen };
+                bytes += write.bytes();
+                let (stamp, seq, known) = (cell.stamp(), cell.seq.get(), cell.known.clone());
+                cells.push(KeptCell { stamp, seq, cell: write, known });
+            }
+        }
+        (cells, None)
+    }
+
     /// The dots whose cells were replaced or covered since they were last forgotten.
     pub(super) fn displaced(&self) -> &[Dot] {
         &self.books.displaced
@@ -397,6 +447,19 @@ impl Entry {
         let fields = self.fields.iter().flat_map(|fields| fields.iter());
         let fields = fields.map(|(field, cell)| (Some(field), cell));
         self.whole.iter().map(|cell| (None, cell)).chain(fields)
+    }
+
+    /// The greatest stamp that a new version of a cell is up against.
+    fn stands_against(&self, field: &Field) -> Option<Stamp> {
+        let own = self.fields.as_ref().and_then(|fields| fields.get(field));
+        self.whole.iter().chain(own).map(Cell::stamp).max()
+    }
+
+    fn cell_mut(&mut self, field: &Field) -> Option<&mut Cell> {
+        match field.is_whole_key() {
+            true => self.whole.as_mut(),
+            false => self.fields.as_mut()?.get_mut(field),
+        }
     }
 
     fn slot(&self) -> Option<Slot> {

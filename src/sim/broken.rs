@@ -15,6 +15,7 @@ use super::scenario::Scenario;
 use super::trial;
 use super::world::{Tamper, World};
 use crate::protocol::cell::{Content, Seen, Write};
+use crate::protocol::config::Durability;
 use crate::protocol::delta::EXCHANGES_MAX;
 use crate::protocol::digest::DigestHash;
 use crate::protocol::message::Message;
@@ -49,6 +50,10 @@ enum Fate {
     Dies,
     /// It dies and starts empty, under the origin that it had.
     Forgets,
+    /// Whenever it starts, its disk has forgotten half of what it said was durable.
+    Lied,
+    /// Whenever it crashes, it goes on as if it had ended in order.
+    GoesOn,
 }
 
 impl Breach {
@@ -71,7 +76,7 @@ impl Breach {
         let scenario = Scenario::named(self.scenario).expect("there is one of this name");
         let mut plan = scenario.plan(seed, None);
         (self.plan)(&mut plan);
-        if broken && self.fate != Fate::Lives {
+        if broken && matches!(self.fate, Fate::Dies | Fate::Forgets) {
             let late = plan.faults_end.mul_f64(0.9);
             plan.acts.extend([(late, Act::Crash(0)), (late, Act::Restart(0))]);
         }
@@ -80,9 +85,11 @@ impl Breach {
         if broken {
             world.tamper = Some((self.tamper)());
             world.reuses_origins = self.fate == Fate::Forgets;
+            world.disks_lie = self.fate == Fate::Lied;
+            world.goes_on = self.fate == Fate::GoesOn;
             checks.muted = self.muted;
             checks.exchanges_max = self.exchanges_max;
-            checks.hears_of_deaths = self.fate == Fate::Lives;
+            checks.hears_of_deaths = !matches!(self.fate, Fate::Dies | Fate::Forgets);
         }
         trial::run_world(world, checks, None).fault
     }
@@ -114,6 +121,13 @@ fn keep_dying(plan: &mut Plan) {
         let node = turn % plan.nodes;
         plan.acts.extend([(at, Act::Crash(node)), (at, Act::Restart(node))]);
     }
+}
+
+/// Has all nodes crash at once, after the last write.
+fn crash_all_in_the_end(plan: &mut Plan) {
+    plan.settings.durability = Durability::Always;
+    plan.acts.retain(|(_, act)| matches!(act, Act::Ask { .. }));
+    plan.acts.extend((0..plan.nodes).map(|node| (plan.faults_end, Act::Crash(node))));
 }
 
 /// Makes writes stay where they are for a while.
@@ -335,6 +349,22 @@ fn an_acknowledged_write_that_is_lost_is_noticed() {
     let breach = Breach { fate: Fate::Dies, plan: spread_slowly, ..breach };
     let muted = &["vector", "order", "shown", "batch", "conflict"];
     breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
+}
+
+#[test]
+fn a_disk_that_forgets_what_it_had_synced_is_noticed() {
+    let breach =
+        Breach { fate: Fate::Lied, plan: crash_all_in_the_end, ..Breach::of("disks", nothing) };
+    let muted = &["vector", "order", "shown", "batch", "conflict"];
+    breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
+}
+
+/// What was sent before it was durable may be out there under dots that this node does not remember.
+#[test]
+fn a_life_that_goes_on_after_a_crash_is_noticed() {
+    let interval = |plan: &mut Plan| plan.settings.durability = Durability::Interval;
+    let breach = Breach { fate: Fate::GoesOn, plan: interval, ..Breach::of("disks", nothing) };
+    breach.muting(&["alarm", "order"]).is_noticed("dots", "was given");
 }
 
 /// Bounds that are narrower than those of the protocol are overstepped.

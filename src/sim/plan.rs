@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::config::{
-    DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy,
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy,
 };
 use crate::protocol::profile::{Link, Profile};
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub relay_window: Option<Duration>,
     /// The bytes of a chunk.
     pub delta_bytes_max: usize,
+    /// When what a node holds becomes durable.
+    pub durability: Durability,
 }
 
 /// What the links between nodes do.
@@ -111,9 +113,11 @@ pub enum Act {
     Pause(usize),
     /// A paused node goes on.
     Resume(usize),
-    /// A node dies and takes along what only it had.
+    /// A node dies and takes along what only it had and had not made durable.
     Crash(usize),
-    /// A dead node starts, empty, as a new origin.
+    /// A node ends in order.
+    End(usize),
+    /// A dead node starts with what it had made durable; without a disk empty, as a new origin.
     Restart(usize),
     /// The links stop losing, doubling and reordering; cuts heal, paused nodes go on, and dead ones
     /// start.
@@ -142,6 +146,7 @@ impl Default for Settings {
             fanout: FANOUT_DEFAULT,
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+            durability: Durability::None,
         }
     }
 }

@@ -94,7 +94,8 @@ impl Story {
                 1 => format!("n{}", node + 1),
                 _ => format!("n{}/{life}", node + 1),
             };
-            self.names.entry(world.origin(node, life)).or_insert(name);
+            let Some(shard) = world.shard(node) else { continue };
+            self.names.entry(shard.config().origin).or_insert(name);
         }
     }
 
@@ -128,6 +129,7 @@ impl Story {
                 format!("{} has lost its connection to {}", name(*node), name(*peer))
             }
             Happening::Wake { node } => format!("{} wakes", name(*node)),
+            Happening::Synced { node, .. } => format!("{} has synced", name(*node)),
             Happening::Act(act) => describe_act(world, act),
         }
     }
@@ -314,8 +316,12 @@ fn describe_act(world: &World, act: &Act) -> String {
             }
             None => format!("n{} is dead already", node + 1),
         },
+        Act::End(node) => format!("n{} ends in order", node + 1),
         Act::Restart(node) => match world.shard(*node) {
             Some(_) => format!("n{} is up already", node + 1),
+            None if world.has_disks() => {
+                format!("n{} starts with {} frames of records", node + 1, world.frames(*node))
+            }
             None => format!("n{} starts, empty, as a new origin", node + 1),
         },
         Act::FaultsEnd => "the faults end: links are whole, everybody is up".to_owned(),
