@@ -266,6 +266,19 @@ fn a_machine_with_two_cards_is_found_on_both() {
     });
 }
 
+/// IPv6 is enough, with addresses that mean something on this link only.
+#[test]
+fn peers_find_each_other_over_ipv6_alone() {
+    let Some(mut world) = World::new("peers_find_each_other_over_ipv6_alone", &["lan"]) else {
+        return;
+    };
+    for (number, name) in ["ada", "bob"].iter().enumerate() {
+        world.machine(name, &[("lan", &format!("fe80::{}/64", number + 1))]);
+        world.start(name, "secret", &["--listen", "[::]:7400"]);
+    }
+    world.meet(&["ada", "bob"]);
+}
+
 /// Clusters with other secrets, or the same secret and another name, share a LAN: nobody knocks at
 /// the door of another cluster, let alone gets in.
 #[test]
