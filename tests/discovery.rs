@@ -370,8 +370,9 @@ fn a_flood_of_fake_nodes_does_no_harm() {
     assert!(found > 0, "the flood was not even heard: {status:#}");
     assert!(found <= 256 && candidates <= 16, "{status:#}");
     assert!(grown < 16 << 10, "{grown} KiB");
-    // A tick is a hundredth of a second: a fifth of a processor, unoptimized.
-    assert!((ticks as f64) < 100.0 + seconds * 20.0, "{ticks} ticks in {seconds} s");
+    // A tick is a hundredth of a second: a tenth of a processor, unoptimized. Were everything read,
+    // it would be a fifth and more.
+    assert!((ticks as f64) < 20.0 + seconds * 10.0, "{ticks} ticks in {seconds} s");
     // Sixteen addresses, a dial per second each, of three packets each at most, and some questions.
     assert!((packets as f64) < 200.0 + seconds * 16.0 * 3.0, "{packets} packets in {seconds} s");
 

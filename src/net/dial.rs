@@ -61,7 +61,11 @@ impl Net {
         let mut known = None;
         let mut told = false;
         while self.is_candidate(address, ticket) {
-            if self.rest_while_linked(address, known).await {
+            // Who came from there by itself is met as well.
+            known = known.or_else(|| self.linked_at(address));
+            if self.is_linked_at(address, known) {
+                self.met_at(address, ticket, known);
+                self.rest_while_linked(address, known).await;
                 self.met_at(address, ticket, known);
                 pauses = Pauses::new();
                 self.pause(pauses.next(false)).await;
@@ -114,15 +118,13 @@ impl Net {
         }
     }
 
-    /// Waits while the candidate's peer is linked; `false` if it was not.
-    async fn rest_while_linked(&self, address: SocketAddr, known: Option<NodeId>) -> bool {
-        let mut rested = false;
+    /// Waits while the candidate's peer is linked.
+    async fn rest_while_linked(&self, address: SocketAddr, known: Option<NodeId>) {
         loop {
             let changed = self.listen_for_links();
             if !self.is_linked_at(address, known) || self.is_closing() {
-                return rested;
+                return;
             }
-            rested = true;
             changed.await;
         }
     }

@@ -419,6 +419,12 @@ impl Net {
             || links.values().any(|link| link.address == address)
     }
 
+    /// The peer that is linked at that address.
+    fn linked_at(&self, address: SocketAddr) -> Option<NodeId> {
+        let links = self.inner.links.read();
+        links.values().find(|link| link.address == address).map(|link| link.peer)
+    }
+
     fn listen_for_links(&self) -> EventListener {
         self.inner.links_changed.listen()
     }
