@@ -126,7 +126,10 @@ impl World {
         command.args(["node", "--secret-file", &secret, "--name", machine]).args(more);
         command.arg("--ready-file").arg(&ready);
         command.stdout(output.try_clone().expect("an open file")).stderr(output);
-        let child = command.spawn().expect("ip is installed");
+        // Where its data goes.
+        let own = self.folder.path().join(machine);
+        fs::create_dir_all(&own).expect("a folder of ours");
+        let child = command.current_dir(own).spawn().expect("ip is installed");
         self.nodes.push((machine.to_owned(), child));
         eventually(&format!("{machine} to be ready"), || ready.exists().then_some(()));
     }

@@ -38,6 +38,9 @@ pub enum Input<'a> {
     PeerUp(NodeId, Duration),
     /// A peer can no longer be reached.
     PeerDown(NodeId),
+    /// The records of an output, and all before them, are durable: those that came with this number
+    /// in `Append::tell`.
+    Durable(u64),
     /// The time that an output named for waking has come.
     Wake,
 }
@@ -81,8 +84,13 @@ pub enum Reply {
     Nothing,
     /// Not done: the Lamport counter or the sequence numbers are exhausted.
     Exhausted,
-    /// Not done: a key, a value or all together are longer than the bounds in `cell`.
+    /// Not done: a key, a value or all together are longer than the bounds in `cell`, or than this
+    /// node takes.
     TooLarge,
+    /// Not done: the cells take more memory than this node may use.
+    OutOfMemory,
+    /// Not done: the node cannot make anything durable now. Said by the node, not by its shard.
+    Unwritable,
     /// What a peer answered to [`Request::Ask`].
     Answer {
         /// The peer.
@@ -170,7 +178,7 @@ pub struct Counters {
 impl Output {
     /// Forgets everything but keeps the memory.
     pub fn clear(&mut self) {
-        self.append.clear();
+        self.append.reuse();
         self.send.clear();
         self.reply.clear();
         self.events.clear();

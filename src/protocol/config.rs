@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cell::VALUE_BYTES_MAX;
 use super::id::{NodeId, Origin, ShardId};
 
 /// In which direction a round of anti-entropy moves writes, seen from the node that opens it.
@@ -99,6 +100,11 @@ pub struct Config {
     pub delta_bytes_max: usize,
     /// See [`LAMPORT_JUMP_MAX_DEFAULT`].
     pub lamport_jump_max: u64,
+    /// The longest value that clients may write here; at most
+    /// [`VALUE_BYTES_MAX`](super::cell::VALUE_BYTES_MAX).
+    pub value_bytes_max: usize,
+    /// How much memory the cells may take, about, before clients' writes are refused.
+    pub memory_bytes_max: Option<usize>,
     /// Whether to tell an event for each write that becomes visible here.
     pub trace: bool,
     /// Guards hash maps against chosen keys; changes nothing visible.
@@ -124,6 +130,8 @@ impl Config {
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
             lamport_jump_max: LAMPORT_JUMP_MAX_DEFAULT,
+            value_bytes_max: VALUE_BYTES_MAX,
+            memory_bytes_max: None,
             trace: false,
             hash_seed: seed,
             seed,

@@ -25,6 +25,9 @@ use super::version::VersionVector;
 /// The number of the format of records; stored with them.
 pub const RECORD_VERSION: u32 = 1;
 
+/// The memory that is kept for the next records: many times what a batch of clients' writes takes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
 
@@ -131,7 +134,10 @@ pub(super) struct KeptCell {
 
 impl Append {
     /// Forgets everything but keeps the memory, unless that is much.
-    pub(super) fn clear(&mut self) {
+    pub fn reuse(&mut self) {
+        if self.records.capacity() > KEPT_BYTES_MAX {
+            self.records = Vec::new();
+        }
         self.records.clear();
         self.first = false;
         self.tell = None;

@@ -157,6 +157,7 @@ impl Shard {
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
             Input::PeerDown(peer) => self.peer_down(peer, output),
+            Input::Durable(_) => {}
             Input::Wake => self.wake(now, output),
         }
         output.wake = self.next_wake();
@@ -278,14 +279,18 @@ impl Shard {
         let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
         let write = Write::new(stamp, self.seq + 1, cells);
         // Whatever is wrong with it, peers would not take it from us.
-        if !write.is_well_formed() {
+        if !write.is_well_formed() || !self.takes(&write) {
             return Reply::TooLarge;
+        }
+        if self.is_full() && write.cells.iter().any(|cell| cell.content != Content::Tombstone) {
+            return Reply::OutOfMemory;
         }
         let dot = write.last_dot();
         self.lamport = lamport;
         self.seq = last;
         if self.keeps_records() {
             self.recording.reserve(lamport, &mut output.append);
+            output.append.first |= self.config.durability == Durability::Always;
         }
         self.counters.writes_local += 1;
         if self.config.eager {
@@ -293,6 +298,19 @@ impl Shard {
         }
         self.merge(write, output);
         Reply::Written { stamp, dot, changed }
+    }
+
+    fn takes(&self, write: &Write) -> bool {
+        let values = write.cells.iter().filter_map(|cell| cell.content.value());
+        values
+            .max_by_key(|value| value.len())
+            .is_none_or(|it| it.len() <= self.config.value_bytes_max)
+    }
+
+    /// Whether the cells take as much memory as they may. What peers wrote is taken all the same:
+    /// else this node would never agree with them again.
+    pub fn is_full(&self) -> bool {
+        self.config.memory_bytes_max.is_some_and(|most| self.store.memory_bytes() >= most)
     }
 
     // Applying.

@@ -28,6 +28,9 @@ use super::index::{Index, Slot};
 use super::record::KeptCell;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 
+/// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
+const CELL_BYTES_EXTRA: usize = 200;
+
 /// A hash of all live cells of a shard that does not depend on the order of their arrival.
 ///
 /// The sum modulo 2¹²⁸ of one XXH3 hash per cell. It finds damage, not malice.
@@ -169,6 +172,11 @@ impl Store {
     /// Bytes of the keys and values of all cells kept.
     pub fn bytes(&self) -> usize {
         self.books.bytes
+    }
+
+    /// About how much memory the cells and their indexes take.
+    pub fn memory_bytes(&self) -> usize {
+        self.books.bytes + CELL_BYTES_EXTRA * self.books.cells
     }
 
     /// The key of a cell as it is kept, if it is, and what a writer here would have seen of the cell.

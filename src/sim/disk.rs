@@ -29,6 +29,8 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Disk {
     frames: Vec<Vec<u8>>,
     durable: usize,
+    /// Nothing may be sent or said before so many frames are durable.
+    barrier: usize,
     /// Whether a sync is under way for which nothing waits.
     syncing: bool,
     /// What is to be sent and said when so many frames are durable.
@@ -63,31 +65,29 @@ impl World {
     /// Appends what a node wants durable. Says whether the rest of its output must wait, which then
     /// is kept here.
     pub(super) fn append(&mut self, node: usize) -> bool {
-        let durability = self.plan.settings.durability;
-        if durability == Durability::None {
+        if !self.has_disks() {
             return false;
         }
         let append = std::mem::take(&mut self.output.append);
-        let lasts =
-            if append.first || durability == Durability::Always { SYNC_MAX } else { SYNC_INTERVAL };
-        let lasts = self.up_to(lasts);
+        let lasts = self.up_to(if append.first { SYNC_MAX } else { SYNC_INTERVAL });
         let life = self.nodes[node].incarnation;
         let disk = &mut self.nodes[node].disk;
         if !append.records.is_empty() {
             disk.frames.push(append.records);
         }
-        let unsynced = disk.durable < disk.frames.len();
-        let waits = durability == Durability::Always && unsynced;
-        let waits = waits || append.first || !disk.parked.is_empty();
-        if unsynced && (waits || !std::mem::replace(&mut disk.syncing, true)) {
-            let (at, frames) = (self.now + lasts, disk.frames.len());
-            self.schedule.push(at, Due::Sync { node: small(node), life, frames });
+        let frames = disk.frames.len();
+        if append.first {
+            disk.barrier = frames;
         }
+        let unsynced = disk.durable < frames;
+        if unsynced && (append.first || !std::mem::replace(&mut disk.syncing, true)) {
+            self.schedule.push(self.now + lasts, Due::Sync { node: small(node), life, frames });
+        }
+        let waits = disk.durable < disk.barrier;
         if waits {
             let sends = std::mem::take(&mut self.output.send);
             let replies = self.output.reply.iter().map(|(token, _)| *token).collect();
-            let disk = &mut self.nodes[node].disk;
-            disk.parked.push(Parked { frames: disk.frames.len(), sends, replies });
+            disk.parked.push(Parked { frames: disk.barrier, sends, replies });
         }
         waits
     }
@@ -119,6 +119,7 @@ impl World {
         let disk = &mut self.nodes[node].disk;
         disk.frames.truncate(disk.durable + kept);
         disk.durable = disk.frames.len();
+        disk.barrier = 0;
         disk.syncing = false;
         disk.parked.clear();
     }

@@ -150,6 +150,8 @@ impl Story {
                 Reply::Nothing => "nothing to be done".to_owned(),
                 Reply::Exhausted => "refused: the counters are exhausted".to_owned(),
                 Reply::TooLarge => "refused: too large".to_owned(),
+                Reply::OutOfMemory => "refused: out of memory".to_owned(),
+                Reply::Unwritable => "refused: nothing becomes durable".to_owned(),
                 Reply::Answer { covers: true, .. } => "tells the client: yes, it has".to_owned(),
                 Reply::Answer { covers: false, .. } => "tells the client: not yet".to_owned(),
             };
