@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop at once")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -368,6 +368,24 @@ fn dialling_oneself_is_noticed_and_harmless() {
     });
     assert_eq!(a.net.peers().len(), 1);
     assert_eq!(a.count(|event| matches!(event, NetEvent::Refused { .. })), 0);
+}
+
+/// A hint leads to a link as a seed does; too many hints are refused, and a seed is dialled all the
+/// same.
+#[test]
+fn hints_lead_to_links_and_leave_room_for_seeds() {
+    let secret = secret();
+    let [a, b, c] = [1, 2, 3].map(|seed| Recipe::new(&secret, seed).start());
+    assert!(a.net.hint(b.address()));
+    a.wait_up(&b);
+    // Nobody is there, and the table is full long before all are in it.
+    let taken = (1..=5000_u16)
+        .filter(|port| a.net.hint(SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), 50_000 + port))));
+    let taken = taken.count();
+    assert!(taken < 1024, "{taken} hints were taken");
+    assert_eq!(a.net.discovery().candidates, 1 + taken);
+    assert!(a.net.dial(c.address()));
+    a.wait_up(&c);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod compare;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod keygen;
 pub mod node;
@@ -49,6 +50,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Runs a cluster in virtual time, breaks what can break, and checks that no rule is broken.
     Simulate(simulate::SimulateArgs),
+    /// Looks whether this machine is fit for a peer, and says what to do where it is not.
+    Doctor(doctor::DoctorArgs),
     /// Writes a new cluster secret into a file.
     Keygen(keygen::KeygenArgs),
 }
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
             Command::Compare(args) => compare::run(*args).await,
             Command::Status(args) => status::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Keygen(args) => keygen::run(&args),
         }
     }));

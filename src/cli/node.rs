@@ -21,19 +21,20 @@ use super::shutdown::Shutdown;
 use crate::api::http::HttpDoor;
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
+use crate::net::discovery::interfaces;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
 use crate::protocol::cell::VALUE_BYTES_MAX;
 use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
 use crate::server::{Node, NodeConfig, StorageConfig};
 
 /// The port that peers use unless told otherwise.
-const PEER_PORT: u16 = 7400;
+pub(super) const PEER_PORT: u16 = 7400;
 
 /// The port of the Redis protocol unless told otherwise.
-const RESP_PORT: u16 = 7401;
+pub(super) const RESP_PORT: u16 = 7401;
 
 /// The port of HTTP unless told otherwise.
-const HTTP_PORT: u16 = 7402;
+pub(super) const HTTP_PORT: u16 = 7402;
 
 /// The data directory unless told otherwise.
 const DATA_DIRECTORY: &str = "quorumor-data";
@@ -88,6 +89,11 @@ pub struct Settings {
     /// The cluster's secret, from `quorumor keygen`.
     #[arg(long, value_name = "FILE", env = "QUORUMOR_SECRET_FILE")]
     secret_file: Option<PathBuf>,
+
+    /// Whether peers are looked for on the LAN (multicast DNS) [default: auto, which does so with a
+    /// secret, unless only this machine can reach the peer].
+    #[arg(long, value_enum, value_name = "AUTO|OFF", env = "QUORUMOR_DISCOVERY")]
+    discovery: Option<LookOnLan>,
 
     /// The data directory; made if it is not there [default: quorumor-data].
     #[arg(long, value_name = "DIR", env = "QUORUMOR_DATA")]
@@ -156,6 +162,16 @@ pub enum Consistency {
     Eventual,
     /// Writes go through a primary (not in this version).
     Strong,
+}
+
+/// Whether to look for peers on the LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookOnLan {
+    /// When there is a secret and other machines can reach this one.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Yes or no.
@@ -248,6 +264,7 @@ impl Settings {
             http: self.http.or(file.http),
             peer: if self.peer.is_empty() { file.peer } else { self.peer },
             secret_file: self.secret_file.or(file.secret_file),
+            discovery: self.discovery.or(file.discovery),
             data: self.data.or(file.data),
             durability: self.durability.or(file.durability),
             sync_interval: self.sync_interval.or(file.sync_interval),
@@ -373,6 +390,9 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     let mut config = NodeConfig::new(name, identity);
     let everywhere = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     config.listen = settings.listen.unwrap_or_else(|| (everywhere, PEER_PORT).into());
+    config.discovery = settings.discovery != Some(LookOnLan::Off)
+        && secret.is_some()
+        && !config.listen.ip().is_loopback();
     config.secret = secret;
     config.emulation = emulation;
     if let Some(cluster) = &settings.cluster {
@@ -474,6 +494,10 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
         Some(_) => "peers prove that they know the secret",
         None => "no secret: this machine only",
     };
+    let discovery = match config.discovery {
+        true => "looks for more on the LAN",
+        false => "looks for none on the LAN",
+    };
     let open = settings.protected_mode == Some(YesNo::No);
     let guard = match (settings.requirepass_file.is_some(), resp.address().ip().is_loopback()) {
         (true, _) => "password required",
@@ -487,7 +511,7 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
     };
     format!(
         "quorumor {} · {} ({}) in cluster {} · eventual consistency\n  data   {}\n  \
-         peers  {}  (QUIC; {security})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
+         peers  {}  (QUIC; {security}; {discovery})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
          http   http://{}/status  ({seen})\n{}\n",
         env!("CARGO_PKG_VERSION"),
         config.name,
@@ -539,16 +563,31 @@ fn next_peer(node: &Node, settings: &Settings) -> String {
             free_directory()
         );
     }
-    let own = own_address().filter(|_| address.ip().is_unspecified()).unwrap_or(address.ip());
-    let reachable = match own.is_unspecified() {
+    if node.config().discovery {
+        return format!(
+            "\non every other machine of this LAN, with a copy of the secret:\n  quorumor \
+             node{cluster}{}\nif they do not find each other: `quorumor doctor`, or --peer {}",
+            secret.unwrap_or_default(),
+            reachable(address)
+        );
+    }
+    format!(
+        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer {}",
+        secret.unwrap_or_default(),
+        reachable(address)
+    )
+}
+
+/// How others most likely reach an address that this node listens on.
+fn reachable(address: SocketAddr) -> String {
+    let own = own_address()
+        .or_else(first_address)
+        .filter(|_| address.ip().is_unspecified())
+        .unwrap_or(address.ip());
+    match own.is_unspecified() {
         true => format!("THIS-MACHINE:{}", address.port()),
         false => SocketAddr::new(own, address.port()).to_string(),
-    };
-    format!(
-        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer \
-         {reachable}",
-        secret.unwrap_or_default()
-    )
+    }
 }
 
 /// The name of a data directory that is not there yet.
@@ -576,6 +615,11 @@ fn own_address() -> Option<IpAddr> {
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
+}
+
+/// The first address of the first network card: there may be no way out of a LAN.
+fn first_address() -> Option<IpAddr> {
+    interfaces().ok()?.first()?.addresses.first().copied()
 }
 
 #[cfg(test)]

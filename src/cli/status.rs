@@ -151,6 +151,19 @@ fn status_text(status: &Value) -> String {
         format!("fingerprint  {}", text("fingerprint")),
     ];
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(discovery) = status.get("discovery") {
+        let field = |name: &str| discovery.get(name).map(ToString::to_string).unwrap_or_default();
+        let state = discovery.get("state").and_then(Value::as_str).unwrap_or("?");
+        lines.push(match (state, discovery.get("trouble").and_then(Value::as_str)) {
+            ("on", _) => format!(
+                "discovery    on: {} found on the LAN, {} addresses tried",
+                field("found"),
+                field("candidates")
+            ),
+            (state, Some(trouble)) => format!("discovery    {state}: {trouble}"),
+            (state, None) => format!("discovery    {state}"),
+        });
+    }
     lines.push(format!("peers        {}", peers.len()));
     for peer in peers {
         let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();

@@ -21,8 +21,9 @@
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
 //! - `socket`: UDP and timers under quinn; `emulation`: a profile's network in between.
 //! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
-//! - `dial`: addresses that are kept dialled; `outage` and `congestion`: a cut is survived, and that
-//!   it has healed is noticed at once.
+//! - `candidates`: which addresses are worth dialling; `dial`: keeping them dialled; `discovery`:
+//!   finding them on the LAN; `outage` and `congestion`: a cut is survived, and that it has healed is
+//!   noticed at once.
 //! - `boundary`: the values that cross to the rooms above; `links`: which peers are linked.
 //! - `frame`: frames on a stream; `link`: one connection with its queues and tasks.
 //!
@@ -46,8 +47,10 @@ use parking_lot::{Mutex, RwLock};
 use crate::protocol::id::NodeId;
 
 mod boundary;
+mod candidates;
 mod congestion;
 mod dial;
+pub mod discovery;
 mod door;
 mod emulation;
 mod frame;
@@ -68,6 +71,8 @@ pub use hello::RefusedReason;
 pub use identity::{IdentityError, NodeIdentity, Secret, read_private};
 pub use socket::DatagramCount;
 
+use candidates::{Added, Candidates, Source, Ticket, Turn};
+use discovery::Discovery;
 use hello::{Ending, Farewell, FarewellCode};
 use link::Link;
 use socket::{AsyncStd, Socket, Traffic, pause};
@@ -109,7 +114,8 @@ struct Inner {
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
     /// Told whenever a link comes or goes, and when the node closes.
     links_changed: Event,
-    candidates: Mutex<HashMap<SocketAddr, ()>>,
+    candidates: Mutex<Candidates>,
+    discovery: Discovery,
     quarantine: Mutex<HashMap<NodeId, Instant>>,
     refusals: Mutex<Refusals>,
     traffic: Arc<Traffic>,
@@ -185,6 +191,7 @@ impl Net {
             links: RwLock::default(),
             links_changed: Event::new(),
             candidates: Mutex::default(),
+            discovery: Discovery::default(),
             quarantine: Mutex::default(),
             refusals: Mutex::default(),
             traffic,
@@ -215,18 +222,34 @@ impl Net {
     /// it is lost. Its being this node, or a second address of a peer, is noticed and does no harm.
     /// Returns `false` if there are too many addresses already; nothing changes then.
     pub fn dial(&self, address: SocketAddr) -> bool {
-        let address = emulation::canonical(address);
-        let mut candidates = self.inner.candidates.lock();
-        if candidates.contains_key(&address) {
-            return true;
-        }
-        if candidates.len() >= dial::CANDIDATES_MAX || self.is_closing() {
+        self.consider(address, Source::Seed)
+    }
+
+    /// Dials an address that a member told of. It is forgotten when nobody answers there for a
+    /// while; bounded in number and in dials per second, and never in the way of [`Net::dial`].
+    /// Returns `false` if there are too many hints already; nothing changes then.
+    pub fn hint(&self, address: SocketAddr) -> bool {
+        self.consider(address, Source::Told)
+    }
+
+    fn consider(&self, address: SocketAddr, source: Source) -> bool {
+        let address = match address {
+            // What is valid on one link only says on which.
+            SocketAddr::V6(scoped) if scoped.scope_id() != 0 => address,
+            _ => emulation::canonical(address),
+        };
+        if self.is_closing() {
             return false;
         }
-        candidates.insert(address, ());
-        drop(candidates);
-        async_std::task::spawn(self.unguarded().keep_dialled(address));
-        true
+        let added = self.inner.candidates.lock().add(address, source, self.now());
+        match added {
+            Added::New(ticket) => {
+                async_std::task::spawn(self.unguarded().keep_dialled(address, ticket));
+                true
+            }
+            Added::Known => true,
+            Added::Full => false,
+        }
     }
 
     /// Queues a frame for a peer. Never waits.
@@ -296,6 +319,7 @@ impl Net {
     /// Leaves the network: lets queued pushes drain for up to a second, tells every peer, and frees
     /// the port. The handler hears `Down` for each peer and then nothing more.
     pub async fn close(&self) {
+        self.say_goodbye();
         let links = self.links();
         for link in &links {
             link.finish();
@@ -378,8 +402,22 @@ impl Net {
         Some((endpoint, self.inner.client.clone()))
     }
 
-    fn is_candidate(&self, address: SocketAddr) -> bool {
-        !self.is_closing() && self.inner.candidates.lock().contains_key(&address)
+    fn is_candidate(&self, address: SocketAddr, ticket: Ticket) -> bool {
+        !self.is_closing() && self.inner.candidates.lock().holds(address, ticket)
+    }
+
+    fn is_seed(&self, address: SocketAddr) -> bool {
+        self.inner.candidates.lock().is_seed(address)
+    }
+
+    fn turn(&self, address: SocketAddr, ticket: Ticket) -> Turn {
+        self.inner.candidates.lock().turn(address, ticket, self.now())
+    }
+
+    fn met_at(&self, address: SocketAddr, ticket: Ticket, peer: Option<NodeId>) {
+        if let Some(peer) = peer {
+            self.inner.candidates.lock().met(address, ticket, peer, self.now());
+        }
     }
 
     fn links(&self) -> Vec<Arc<Link>> {
@@ -395,6 +433,12 @@ impl Net {
         let links = self.inner.links.read();
         known.is_some_and(|peer| links.contains_key(&peer))
             || links.values().any(|link| link.address == address)
+    }
+
+    /// The peer that is linked at that address.
+    fn linked_at(&self, address: SocketAddr) -> Option<NodeId> {
+        let links = self.inner.links.read();
+        links.values().find(|link| link.address == address).map(|link| link.peer)
     }
 
     fn listen_for_links(&self) -> EventListener {

@@ -195,6 +195,9 @@ impl Node {
         for peer in &inner.config.peers {
             net.dial(*peer);
         }
+        if let Some(secret) = inner.config.secret.as_ref().filter(|_| inner.config.discovery) {
+            net.discover(secret);
+        }
         // Set once, here; what was to be sent before this line is made good by rounds.
         let _ = inner.net.set(net);
         async_std::task::spawn(keep_time(Arc::downgrade(&inner)));
@@ -523,7 +526,7 @@ impl Inner {
         let linked: Vec<_> = net.peers().into_iter().map(|peer| peer.id).chain([self.id]).collect();
         let unknown = members.iter().filter(|member| !linked.contains(&member.node));
         for member in unknown.take(MEMBERS_MAX) {
-            net.dial(member.address);
+            net.hint(member.address);
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::detect::Liveness;
 use super::durable::Durable;
 use super::node::Node;
+use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 use crate::protocol::config::Durability;
 use crate::protocol::membership::{MembershipCounters, PeerState};
@@ -209,6 +210,8 @@ pub struct Status {
     pub frames_damaged: u64,
     /// Handshakes and peers refused.
     pub refused: u64,
+    /// Looking for members on the LAN.
+    pub discovery: DiscoveryStatus,
     /// The peers with which a link is up.
     pub peers: Vec<PeerStatus>,
     /// Whether each peer that was linked since the start answers, linked now or not.
@@ -255,6 +258,7 @@ impl Node {
             sends_dropped: self.inner().sent.dropped(),
             frames_damaged: self.inner().frames_damaged(),
             refused: 0,
+            discovery: net.discovery(),
             peers: Vec::new(),
             liveness: Vec::new(),
             detector: self.inner().detector.counters(),
