@@ -350,7 +350,7 @@ impl Net {
                             nodes.into_iter().partition(|node| node.tag == tag);
                         self.inner.discovery.0.lock().strangers += others.len() as u64;
                         for node in &ours {
-                            self.heard(node, from, channel.index);
+                            self.take_in(node, from, channel.index);
                         }
                     }
                     Some(Heard::Question | Heard::Other) | None => {}
@@ -365,7 +365,7 @@ impl Net {
         }
     }
 
-    fn heard(&self, node: &Announcement, from: SocketAddr, index: u32) {
+    fn take_in(&self, node: &Announcement, from: SocketAddr, index: u32) {
         if node.node == self.node_id() || node.port == 0 {
             return;
         }
@@ -506,7 +506,7 @@ mod tests {
                 port: 9,
                 addresses,
             };
-            net.heard(&node, (IpAddr::V4((0xc0a8_0000 + number).into()), 5353).into(), 1);
+            net.take_in(&node, (IpAddr::V4((0xc0a8_0000 + number).into()), 5353).into(), 1);
         }
         let status = net.discovery();
         assert_eq!(status.found, FOUND_MAX);
