@@ -353,7 +353,7 @@ fn misdeed(change: impl Fn(&mut Write)) -> (Vec<Misdeed>, bool) {
     change(&mut write);
     let message = Message::Push { writes: vec![write], relay: None };
     let (version, shard, scope, epoch) = (WIRE_VERSION, ShardId(0), Scope::default(), Epoch(0));
-    let envelope = Envelope { version, shard, scope, epoch, message };
+    let envelope = Envelope { version, shard, scope, epoch, origin: Origin(1), message };
     let before = (pair.one.summary(), pair.one.lamport());
     assert!(pair.receive(ONE, &codec::encode(&envelope)));
     let unchanged = before == (pair.one.summary(), pair.one.lamport());

@@ -35,6 +35,7 @@ pub fn measure(config: &CompareConfig, configuration: &Configuration, run: usize
             fanout,
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+            ..Settings::default()
         },
         writes: writes.collect(),
         deadline: config.deadline,

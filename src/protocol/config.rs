@@ -51,6 +51,9 @@ pub const LAMPORT_JUMP_MAX_DEFAULT: u64 = 1 << 44;
 /// enough that applying it does not hold up clients for more than about a millisecond.
 pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
 
+/// How long a member may be away before it is retired: longer than a long weekend.
+pub const RETIRE_AFTER_DEFAULT: Duration = Duration::from_secs(72 * 60 * 60);
+
 /// The parameters of one shard at one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +61,15 @@ pub struct Config {
     pub node: NodeId,
     /// This incarnation of this node as a writer.
     pub origin: Origin,
+    /// The number of that incarnation: greater than that of all earlier ones of this node.
+    pub incarnation: u64,
+    /// What people call this node.
+    pub name: String,
+    /// Whether there is a roster. Without one nobody has to be cleared, and no tombstone is ever
+    /// collected.
+    pub roster: bool,
+    /// How long a member may be away, while tombstones wait for it, before this node retires it.
+    pub retire_after: Duration,
     /// Which shard this is.
     pub shard: ShardId,
     /// The direction of rounds.
@@ -90,6 +102,10 @@ impl Config {
         Self {
             node,
             origin,
+            incarnation: 1,
+            name: String::new(),
+            roster: true,
+            retire_after: RETIRE_AFTER_DEFAULT,
             shard: ShardId(0),
             strategy: Strategy::PushPull,
             eager: true,

@@ -364,6 +364,17 @@ impl Inner {
             Event::Damage { peer, hash } => log::warn!(
                 "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged"
             ),
+            Event::Enrolled { node, state, .. } => {
+                log::info!("{node:?} is {state:?} in the roster")
+            }
+            Event::Collected { count } => log::debug!("{count} tombstones were collected"),
+            Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
+            Event::Rebuilding { why } => log::warn!("fills itself anew: {why}"),
+            Event::Refilling => log::info!("fills itself from another peer"),
+            Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
+            Event::Rebuilt { kept } => {
+                log::warn!("has filled itself anew; {kept} writes were made anew");
+            }
             Event::Quarantined { peer, why } => {
                 log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
                 if let Some(net) = self.net.get() {
@@ -436,12 +447,15 @@ fn shard_config(config: &NodeConfig, id: NodeId) -> Result<Config, StartError> {
         Ok::<_, StartError>(u64::from_le_bytes(bytes))
     };
     // Nothing outlives the process, so each start is an incarnation that never was before.
-    let origin = Origin::of(id, random()?);
+    let incarnation = random()?;
+    let origin = Origin::of(id, incarnation);
     let seed = match config.seed {
         Some(seed) => seed ^ (id.0 as u64),
         None => random()?,
     };
     let mut shard = Config::new(id, origin, seed);
+    shard.incarnation = incarnation;
+    shard.name.clone_from(&config.name);
     shard.strategy = config.strategy;
     shard.eager = config.eager;
     shard.interval = config.interval;

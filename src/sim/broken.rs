@@ -15,16 +15,16 @@ use super::scenario::Scenario;
 use super::trial;
 use super::world::{Tamper, World};
 use crate::protocol::cell::{Content, Seen, Write};
-use crate::protocol::delta::EXCHANGES_MAX;
+use crate::protocol::delta::{Captured, EXCHANGES_MAX};
 use crate::protocol::digest::DigestHash;
 use crate::protocol::message::Message;
-use crate::protocol::shard::Shard;
+use crate::protocol::shard::{Careless, Shard};
 use crate::protocol::stamp::Dot;
 use crate::protocol::store::Fingerprint;
 use crate::protocol::version::VersionVector;
 
 /// How many seeds are tried until the checker speaks up.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 150;
 
 /// A rule to be broken.
 struct Breach {
@@ -38,6 +38,7 @@ struct Breach {
     fate: Fate,
     /// The most exchanges that the checkers put up with.
     exchanges_max: usize,
+    careless: Careless,
 }
 
 /// What becomes of a node behind the checkers' back.
@@ -60,6 +61,7 @@ impl Breach {
             muted: &[],
             fate: Fate::Lives,
             exchanges_max: EXCHANGES_MAX,
+            careless: Careless::No,
         }
     }
 
@@ -71,6 +73,10 @@ impl Breach {
         let scenario = Scenario::named(self.scenario).expect("there is one of this name");
         let mut plan = scenario.plan(seed, None);
         (self.plan)(&mut plan);
+        if self.fate == Fate::Forgets {
+            // With a roster such a node notices that others know more of it, and begins anew.
+            plan.settings.roster = false;
+        }
         if broken && self.fate != Fate::Lives {
             let late = plan.faults_end.mul_f64(0.9);
             plan.acts.extend([(late, Act::Crash(0)), (late, Act::Restart(0))]);
@@ -80,6 +86,7 @@ impl Breach {
         if broken {
             world.tamper = Some((self.tamper)());
             world.reuses_origins = self.fate == Fate::Forgets;
+            world.be_careless(self.careless);
             checks.muted = self.muted;
             checks.exchanges_max = self.exchanges_max;
             checks.hears_of_deaths = self.fate == Fate::Lives;
@@ -128,7 +135,11 @@ fn merge_early() -> Tamper {
         if let Message::Delta { chunk, .. } = &mut envelope.message
             && chunk.number == 0
         {
-            chunk.captured.get_or_insert_with(|| shard.vector().clone());
+            chunk.captured.get_or_insert_with(|| Captured {
+                vector: shard.vector().clone(),
+                lamport: shard.lamport(),
+                horizon: Some(shard.horizon().clone()),
+            });
         }
         true
     })
@@ -342,4 +353,43 @@ fn an_acknowledged_write_that_is_lost_is_noticed() {
 fn too_many_exchanges_are_noticed() {
     let breach = Breach { exchanges_max: 0, ..Breach::of("bulk", nothing) };
     breach.is_noticed("bounds", "at once");
+}
+
+/// Where nodes are let in that lack what was collected, they bring back what was deleted.
+#[test]
+fn an_open_gate_is_noticed() {
+    let breach = Breach { careless: Careless::OpensTheGate, ..Breach::of("absence", nothing) };
+    breach.muting(&["vector"]).is_noticed("resurrection", "which was deleted by");
+}
+
+/// Where a tombstone goes although a member has seen what is not here, that may still come.
+#[test]
+fn collecting_early_is_noticed() {
+    let breach = Breach { careless: Careless::CollectsEarly, ..Breach::of("deletes", nothing) };
+    breach.is_noticed("order", "has come back after its deletion");
+}
+
+/// What an earlier life reported, its successor has lost.
+#[test]
+fn a_report_of_an_earlier_life_that_counts_is_noticed() {
+    let careless = Careless::CountsEarlierLives;
+    let breach = Breach { careless, ..Breach::of("deletes", nothing) };
+    breach.is_noticed("same", "");
+}
+
+/// What lost against a tombstone at a hub and is passed on comes to nodes that have collected it.
+#[test]
+fn a_relay_of_what_has_lost_is_noticed() {
+    let careless = Careless::RelaysLosers;
+    let breach = Breach { careless, ..Breach::of("deletes", nothing) };
+    breach.is_noticed("order", "has come back after its deletion");
+}
+
+/// Tombstones of which a member never hears stay for ever.
+#[test]
+fn a_tombstone_that_stays_is_noticed() {
+    let withhold = || -> Tamper {
+        Box::new(|_, _, envelope| !matches!(envelope.message, Message::Report { .. }))
+    };
+    Breach::of("deletes", withhold).is_noticed("collected", "tombstones are left");
 }

@@ -64,7 +64,12 @@ fn outcome(reply: Reply, replies: &mut Replies) -> Option<Written> {
             ));
             None
         }
-        Reply::Exhausted | Reply::Answer { .. } => {
+        Reply::Reserved => {
+            replies
+                .error("ERR reserved: keys that begin with \\0quorumor belong to the store itself");
+            None
+        }
+        Reply::Exhausted | Reply::Answer { .. } | Reply::Unknown | Reply::Begun => {
             replies.error("ERR this node has used up its sequence numbers and writes no more");
             None
         }

@@ -4,7 +4,8 @@
 //! there is a stamp below which nothing in the end may show. An acknowledgement raises it to the
 //! write's own stamp. A crash lowers it to the greatest that reached any other node that is up, by
 //! the oracle's account of what was delivered, not by what the nodes say of themselves. A write that
-//! was only on its way at the time may arrive or not.
+//! was only on its way at the time may arrive or not. A deletion may have been collected, and leaves
+//! nothing then.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,9 @@ impl Acknowledged {
             let reader = shard.reader();
             for (key, floor) in &self.floors {
                 let shown = reader.stamp(oracle.key(*key)).map(|(stamp, _)| stamp);
-                if shown.is_none_or(|shown| shown < *floor) {
+                if shown.is_none_or(|shown| shown < *floor)
+                    && !(shown.is_none() && oracle.deletions(*key).any(|(at, _)| at == *floor))
+                {
                     let key = oracle.key(*key);
                     let text = format!("{floor} of {key} was acknowledged; it shows {shown:?}");
                     return Err(Fault::at(node, "acknowledged", text));
