@@ -5,6 +5,7 @@
 //!
 //! - [`protocol`]: the replication protocol as a value, pure and deterministic.
 //! - [`net`]: QUIC links between peers, identity from one cluster secret, link emulation.
+//! - [`storage`]: durable bytes: a directory, a journal, snapshots.
 //! - [`sim`]: whole clusters in virtual time, from a seed, in one thread.
 //! - [`server`]: one real node, which carries out what the protocol asks for.
 //! - [`api`]: the doors: the Redis protocol and HTTP.
@@ -35,3 +36,4 @@ pub mod net;
 pub mod protocol;
 pub mod server;
 pub mod sim;
+pub mod storage;

@@ -42,6 +42,7 @@ impl Pair {
             config.strategy = direction;
             config.eager = eager;
             config.delta_bytes_max = 50;
+            config.roster = false;
             Shard::new(config)
         };
         let mut pair = Self {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,9 @@ use crate::api::http::HttpDoor;
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
 use crate::net::{self, Emulation, NodeIdentity, Secret};
-use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
-use crate::server::{Node, NodeConfig};
+use crate::protocol::cell::VALUE_BYTES_MAX;
+use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
+use crate::server::{Node, NodeConfig, StorageConfig};
 
 /// The port that peers use unless told otherwise.
 const PEER_PORT: u16 = 7400;
@@ -33,13 +35,16 @@ const RESP_PORT: u16 = 7401;
 /// The port of HTTP unless told otherwise.
 const HTTP_PORT: u16 = 7402;
 
+/// The data directory unless told otherwise.
+const DATA_DIRECTORY: &str = "quorumor-data";
+
 /// How long to wait before a host name that did not resolve is tried again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs one peer until it is told to end (Ctrl-C, SIGTERM).
 ///
-/// Without a secret it serves only this machine. Everything is in memory in this version: a peer
-/// that starts again gets its data from the others.
+/// Without a secret it serves only this machine. What it holds is kept in its data directory, and
+/// what it missed while it was away comes from the others.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     #[command(flatten)]
@@ -83,6 +88,32 @@ pub struct Settings {
     /// The cluster's secret, from `quorumor keygen`.
     #[arg(long, value_name = "FILE", env = "QUORUMOR_SECRET_FILE")]
     secret_file: Option<PathBuf>,
+
+    /// The data directory; made if it is not there [default: quorumor-data].
+    #[arg(long, value_name = "DIR", env = "QUORUMOR_DATA")]
+    data: Option<PathBuf>,
+
+    /// When a write is durable: always (before it is answered), interval (within --sync-interval),
+    /// none (in memory only, no data directory) [default: interval].
+    #[arg(long, value_name = "WHEN", env = "QUORUMOR_DURABILITY")]
+    durability: Option<Durability>,
+
+    /// The time between two syncs with --durability interval [default: 1s].
+    #[arg(long, value_name = "TIME", env = "QUORUMOR_SYNC_INTERVAL")]
+    sync_interval: Option<Interval>,
+
+    /// Starts in spite of a damaged data directory, with what can be read; the peers bring the rest.
+    #[arg(long)]
+    salvage: bool,
+
+    /// How much memory keys and values may take, like 2GiB; beyond it writes are refused [default:
+    /// no limit].
+    #[arg(long, value_name = "SIZE", env = "QUORUMOR_MAX_MEMORY")]
+    max_memory: Option<ByteSize>,
+
+    /// The longest value that clients may write [default and most: 64MiB].
+    #[arg(long, value_name = "SIZE", env = "QUORUMOR_MAX_VALUE")]
+    max_value: Option<ByteSize>,
 
     /// The consistency mode [default: eventual].
     #[arg(long, value_enum, env = "QUORUMOR_CONSISTENCY")]
@@ -217,6 +248,12 @@ impl Settings {
             http: self.http.or(file.http),
             peer: if self.peer.is_empty() { file.peer } else { self.peer },
             secret_file: self.secret_file.or(file.secret_file),
+            data: self.data.or(file.data),
+            durability: self.durability.or(file.durability),
+            sync_interval: self.sync_interval.or(file.sync_interval),
+            salvage: self.salvage || file.salvage,
+            max_memory: self.max_memory.or(file.max_memory),
+            max_value: self.max_value.or(file.max_value),
             consistency: self.consistency.or(file.consistency),
             strategy: self.strategy.or(file.strategy),
             interval: self.interval.or(file.interval),
@@ -344,7 +381,44 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     config.strategy = settings.strategy.unwrap_or_default();
     config.interval = settings.interval.map_or(INTERVAL_DEFAULT, |interval| interval.0);
     config.fanout = settings.fanout.unwrap_or(FANOUT_DEFAULT);
+    config.storage = storage_config(settings)?;
+    let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    config.memory_bytes_max = settings.max_memory.map(bytes);
+    if let Some(size) = settings.max_value {
+        if bytes(size) > VALUE_BYTES_MAX {
+            let most = ByteSize::b(VALUE_BYTES_MAX as u64);
+            return Err(
+                Exit::Usage.because(format!("--max-value {size} is too much: at most {most}"))
+            );
+        }
+        config.value_bytes_max = bytes(size);
+    }
     Ok(config)
+}
+
+fn storage_config(settings: &Settings) -> Result<Option<StorageConfig>, Exit> {
+    let durability = settings.durability.unwrap_or_default();
+    if durability == Durability::None {
+        let contradiction = match (&settings.data, settings.salvage) {
+            (Some(_), _) => Some("--data"),
+            (None, true) => Some("--salvage"),
+            (None, false) => None,
+        };
+        return match contradiction {
+            Some(flag) => Err(Exit::Usage.because(format!(
+                "{flag} contradicts --durability none, which keeps nothing on disk: leave one out"
+            ))),
+            None => Ok(None),
+        };
+    }
+    let directory = settings.data.clone().unwrap_or_else(|| DATA_DIRECTORY.into());
+    let mut storage = StorageConfig::new(directory);
+    storage.durability = durability;
+    storage.salvage = settings.salvage;
+    if let Some(interval) = settings.sync_interval {
+        storage.sync_interval = interval.0;
+    }
+    Ok(Some(storage))
 }
 
 fn machine_name() -> String {
@@ -412,19 +486,36 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
         false => "status and metrics are open to whoever can reach it",
     };
     format!(
-        "quorumor {} · {} ({}) in cluster {} · eventual consistency, in memory\n  \
+        "quorumor {} · {} ({}) in cluster {} · eventual consistency\n  data   {}\n  \
          peers  {}  (QUIC; {security})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
          http   http://{}/status  ({seen})\n{}\n",
         env!("CARGO_PKG_VERSION"),
         config.name,
         &id[..8],
         config.cluster,
+        data(node),
         node.address(),
         resp.address(),
         resp.address().port(),
         http.address(),
         next_peer(node, settings)
     )
+}
+
+/// Where the data is and how safe.
+fn data(node: &Node) -> String {
+    let Some(storage) = node.status().storage else {
+        return "in memory only: gone when this peer ends, but for what the others have".to_owned();
+    };
+    let when = match storage.durability {
+        Durability::Always => "durable before it is answered".to_owned(),
+        _ => format!("durable within {}", humantime::format_duration(storage.sync_interval)),
+    };
+    let found = match storage.recovered_cells {
+        0 => String::new(),
+        cells => format!("; {cells} cells read in {:.1} s", storage.recovered_seconds),
+    };
+    format!("{}  ({when}{found})", storage.directory)
 }
 
 /// The command that starts one more peer.
@@ -442,9 +533,10 @@ fn next_peer(node: &Node, settings: &Settings) -> String {
             None => "on other machines: `quorumor keygen` first, and --secret-file here and there",
         };
         return format!(
-            "\none more peer on this machine:\n  quorumor node{cluster}{} --listen 127.0.0.1:0 \
-             --resp 127.0.0.1:0 --http 127.0.0.1:0 --peer {address}\n{elsewhere}",
-            secret.unwrap_or_default()
+            "\none more peer on this machine:\n  quorumor node{cluster}{} --data {} \
+             --listen 127.0.0.1:0 --resp 127.0.0.1:0 --http 127.0.0.1:0 --peer {address}\n{elsewhere}",
+            secret.unwrap_or_default(),
+            free_directory()
         );
     }
     let own = own_address().filter(|_| address.ip().is_unspecified()).unwrap_or(address.ip());
@@ -457,6 +549,13 @@ fn next_peer(node: &Node, settings: &Settings) -> String {
          {reachable}",
         secret.unwrap_or_default()
     )
+}
+
+/// The name of a data directory that is not there yet.
+fn free_directory() -> String {
+    let names = (2..).map(|number| format!("{DATA_DIRECTORY}-{number}"));
+    let mut free = names.filter(|name| !Path::new(name).exists());
+    free.next().unwrap_or_default()
 }
 
 /// A word as a shell takes it.

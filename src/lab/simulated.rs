@@ -8,7 +8,7 @@ use super::config::{CompareConfig, Configuration};
 use super::record::{NodeEnd, Recorder};
 use super::result::{Costs, RunResult};
 use super::workload::{key_name, key_number};
-use crate::protocol::config::{DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT};
+use crate::protocol::config::{DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT};
 use crate::protocol::shard::Shard;
 use crate::sim::experiment::{self, Experiment, Observation, Write};
 use crate::sim::plan::Settings;
@@ -35,6 +35,7 @@ pub fn measure(config: &CompareConfig, configuration: &Configuration, run: usize
             fanout,
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+            durability: Durability::None,
             ..Settings::default()
         },
         writes: writes.collect(),

@@ -1,8 +1,9 @@
 //! The boundary of a shard: what goes in and what comes out.
 //!
 //! The shape is that of etcd's `Ready`: one value in, one value out, and a fixed order in which what
-//! came out is carried out: `send` (try, never wait), `reply`, `events`, `wake`. Many inputs may
-//! share one output; pushes of several writes to the same peers are then one message.
+//! came out is carried out: `append` (make durable), `send` (try, never wait), `reply`, `events`,
+//! `wake`. Many inputs may share one output, hence one sync; pushes of several writes to the same
+//! peers are then one message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::digest::DigestHash;
 use super::event::Event;
 use super::id::{NodeId, Origin, ShardId};
 use super::message::{Envelope, Message, RoundId, Scope, Span, WIRE_VERSION};
+use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
 use super::store::Fingerprint;
 use super::time::Time;
@@ -36,6 +38,9 @@ pub enum Input<'a> {
     PeerUp(NodeId, Duration),
     /// A peer can no longer be reached.
     PeerDown(NodeId),
+    /// The records of an output, and all before them, are durable: those that came with this number
+    /// in `Append::tell`.
+    Durable(u64),
     /// The time that an output named for waking has come.
     Wake,
 }
@@ -95,8 +100,13 @@ pub enum Reply {
     Begun,
     /// Not done: the Lamport counter or the sequence numbers are exhausted.
     Exhausted,
-    /// Not done: a key, a value or all together are longer than the bounds in `cell`.
+    /// Not done: a key, a value or all together are longer than the bounds in `cell`, or than this
+    /// node takes.
     TooLarge,
+    /// Not done: the cells take more memory than this node may use.
+    OutOfMemory,
+    /// Not done: the node cannot make anything durable now. Said by the node, not by its shard.
+    Unwritable,
     /// What a peer answered to [`Request::Ask`].
     Answer {
         /// The peer.
@@ -140,6 +150,8 @@ pub struct Send {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub struct Output {
+    /// Records to be made durable.
+    pub append: Append,
     /// Messages to be sent.
     pub send: Vec<Send>,
     /// Answers to requests.
@@ -188,6 +200,7 @@ pub struct Counters {
 impl Output {
     /// Forgets everything but keeps the memory.
     pub fn clear(&mut self) {
+        self.append.reuse();
         self.send.clear();
         self.reply.clear();
         self.events.clear();

@@ -15,7 +15,7 @@ use twox_hash::XxHash3_64;
 use super::message::{Envelope, WIRE_VERSION};
 
 /// The levels of nesting that a message can have, with room to spare.
-const DEPTH_MAX: usize = 24;
+pub(super) const DEPTH_MAX: usize = 24;
 
 /// The bytes of the checksum before the message.
 const CHECKSUM_BYTES: usize = 4;

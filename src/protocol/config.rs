@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cell::VALUE_BYTES_MAX;
 use super::id::{NodeId, Origin, ShardId};
 
 /// In which direction a round of anti-entropy moves writes, seen from the node that opens it.
@@ -53,6 +54,25 @@ pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
 
 /// How long a member may be away before it is retired: longer than a long weekend.
 pub const RETIRE_AFTER_DEFAULT: Duration = Duration::from_secs(72 * 60 * 60);
+/// When what a node holds becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Before it is acknowledged or sent: no crash loses what was acknowledged.
+    Always,
+    /// Within an interval: a crash of the machine may lose the last of it, unless peers have it.
+    #[default]
+    Interval,
+    /// Never: it lives in memory and ends with the process.
+    None,
+}
+
+/// A word that names no [`Durability`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a durability: expected always, interval or none")]
+pub struct ParseDurabilityError {
+    text: String,
+}
 
 /// The parameters of one shard at one node.
 #[derive(Clone, Debug)]
@@ -70,6 +90,8 @@ pub struct Config {
     pub roster: bool,
     /// How long a member may be away, while tombstones wait for it, before this node retires it.
     pub retire_after: Duration,
+    /// When what the shard holds becomes durable; with [`Durability::None`] it writes no records.
+    pub durability: Durability,
     /// Which shard this is.
     pub shard: ShardId,
     /// The direction of rounds.
@@ -87,6 +109,11 @@ pub struct Config {
     pub delta_bytes_max: usize,
     /// See [`LAMPORT_JUMP_MAX_DEFAULT`].
     pub lamport_jump_max: u64,
+    /// The longest value that clients may write here; at most
+    /// [`VALUE_BYTES_MAX`](super::cell::VALUE_BYTES_MAX).
+    pub value_bytes_max: usize,
+    /// How much memory the cells may take, about, before clients' writes are refused.
+    pub memory_bytes_max: Option<usize>,
     /// Whether to tell an event for each write that becomes visible here.
     pub trace: bool,
     /// Guards hash maps against chosen keys; changes nothing visible.
@@ -106,6 +133,7 @@ impl Config {
             name: String::new(),
             roster: true,
             retire_after: RETIRE_AFTER_DEFAULT,
+            durability: Durability::None,
             shard: ShardId(0),
             strategy: Strategy::PushPull,
             eager: true,
@@ -114,6 +142,8 @@ impl Config {
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
             lamport_jump_max: LAMPORT_JUMP_MAX_DEFAULT,
+            value_bytes_max: VALUE_BYTES_MAX,
+            memory_bytes_max: None,
             trace: false,
             hash_seed: seed,
             seed,
@@ -130,6 +160,29 @@ impl Strategy {
     /// Whether the opener of a round takes what it lacks.
     pub fn takes(self) -> bool {
         self != Self::Push
+    }
+}
+
+impl FromStr for Durability {
+    type Err = ParseDurabilityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "always" => Ok(Self::Always),
+            "interval" => Ok(Self::Interval),
+            "none" => Ok(Self::None),
+            _ => Err(ParseDurabilityError { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::None => "none",
+        })
     }
 }
 

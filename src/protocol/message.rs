@@ -195,6 +195,11 @@ impl Message {
         }
     }
 
+    /// Whether the message has cells to be applied.
+    pub fn brings_writes(&self) -> bool {
+        matches!(self, Self::Push { .. } | Self::Delta { .. })
+    }
+
     /// The word for this kind of message, as in metrics and traces.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -16,6 +16,8 @@ pub mod message;
 pub mod profile;
 mod push;
 mod rebuild;
+pub mod record;
+pub mod recovery;
 pub mod roster;
 mod round;
 pub mod shard;

@@ -9,7 +9,7 @@
 //! - while it fills itself it gives nothing to anybody, and takes only the answers of one donor to
 //!   what it asked in this life. With parts of two donors it could keep a version of the one that a
 //!   tombstone, which the other has collected, had beaten; so when the donor fails, what it brought
-//!   is dropped;
+//!   goes up into the attic;
 //! - what clients write meanwhile is made anew as well, with stamps above all that the donor had
 //!   seen: a write with a stamp below a collected tombstone's would show at some nodes and not at
 //!   others;
@@ -164,7 +164,18 @@ impl Shard {
             if useful(self, donor) && (waits || now.since(since) < PATIENCE) {
                 return;
             }
-            // What it brought does not go together with what another brings.
+            // What it brought does not go together with what another brings. It goes up into the attic:
+            // the donor may have been the last that had it.
+            let origin = self.config.origin;
+            let brought: Vec<_> = self
+                .store
+                .all()
+                .filter(|(_, dot, cell)| dot.origin != origin && !cell.key.is_reserved())
+                .collect();
+            if let Some(fill) = &mut self.fill {
+                let brought = brought.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell)));
+                fill.attic.extend(brought);
+            }
             self.empty();
             output.events.push(Event::Refilling);
         }

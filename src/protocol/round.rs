@@ -238,6 +238,9 @@ impl Shard {
             if self.fill.is_some() {
                 self.finish_filling(now, captured, output);
             } else {
+                if self.keeps_records() {
+                    output.append.held(&captured.vector.without(&self.vector));
+                }
                 self.vector.merge(&captured.vector);
             }
             self.counters.deltas_filled += 1;

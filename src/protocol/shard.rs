@@ -5,8 +5,9 @@
 //! the real server and the simulator are two callers of the same code, and a run is decided by its
 //! inputs.
 //!
-//! An output is carried out in the order of its fields: `send` (try, never wait), `reply`, `events`,
-//! `wake`. Many inputs may share one output: pushes then travel together.
+//! An output is carried out in the order of its fields: `append` (make durable), `send` (try, never
+//! wait), `reply`, `events`, `wake`. Many inputs may share one output: pushes then travel together,
+//! and one sync serves them all.
 //!
 //! # Eventual mode
 //! A request is applied at once, stamped above everything seen, and pushed to the peers (`gossip`).
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use super::boundary::{Counters, Input, Lane, Output, Reply, Request, Sender, Token};
 use super::cell::{self, CellWrite, Content, Field, Key, Write};
-use super::config::{Config, Strategy};
+use super::config::{Config, Durability, Strategy};
 use super::delta::{Captured, Exchanges};
 use super::event::{Conflict, Distrust, Event, Misdeed};
 use super::gossip::Peers;
@@ -31,6 +32,8 @@ use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
 use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
+use super::record::{Append, Begin};
+use super::recovery::Recording;
 use super::roster::{Roster, State};
 use super::stability::Collection;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
@@ -52,6 +55,7 @@ pub struct Shard {
     pub(super) lamport: Lamport,
     /// How many cells this origin has written here.
     pub(super) seq: u64,
+    recording: Recording,
     pub(super) store: Store,
     pub(super) vector: VersionVector,
     pub(super) peers: Peers,
@@ -85,14 +89,8 @@ pub struct Shard {
 pub(crate) enum Careless {
     #[default]
     No,
-    /// It passes on what lost here or was known.
-    RelaysLosers,
-    /// It collects although members hold what it does not.
-    CollectsEarly,
     /// It lets everybody in.
     OpensTheGate,
-    /// It counts what earlier lives have reported.
-    CountsEarlierLives,
 }
 
 /// What became of a write of a peer.
@@ -110,14 +108,26 @@ impl Shard {
     /// An empty shard.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
+        Self::risen(config, store, VersionVector::default(), Lamport(0))
+    }
+
+    /// A shard with what an earlier one held.
+    pub(super) fn risen(
+        config: Config,
+        store: Store,
+        vector: VersionVector,
+        lamport: Lamport,
+    ) -> Self {
         let rng = fastrand::Rng::with_seed(config.seed);
+        let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
             config,
             epoch: Epoch(0),
-            lamport: Lamport(0),
-            seq: 0,
+            lamport,
+            seq,
+            recording: Recording::default(),
             store,
-            vector: VersionVector::default(),
+            vector,
             peers: Peers::default(),
             rng,
             next_round: None,
@@ -193,6 +203,7 @@ impl Shard {
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
             Input::PeerDown(peer) => self.peer_down(now, peer, output),
+            Input::Durable(_) => {}
             Input::Wake => self.wake(now, output),
         }
         if self.config.roster {
@@ -203,6 +214,12 @@ impl Shard {
             self.schedule_collection(now);
         }
         output.wake = self.next_wake();
+    }
+
+    /// The same, breaking a rule.
+    #[cfg(test)]
+    pub(crate) fn breaking(self, careless: Careless) -> Self {
+        Self { careless, ..self }
     }
 
     /// Whether a rule is broken on purpose; never outside tests.
@@ -224,6 +241,44 @@ impl Shard {
             self.collection_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    pub(super) fn keeps_records(&self) -> bool {
+        self.config.durability != Durability::None
+    }
+
+    /// Records that this node has ended in order: everything before is in the records, nothing comes
+    /// after. Only then may its life as a writer go on where not everything was durable first.
+    pub fn end(&self, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.counter(self.lamport);
+            output.append.end();
+        }
+    }
+
+    /// Records who this node is as a writer, for a snapshot of its own.
+    pub fn export_life(&self, append: &mut Append) {
+        let Config { incarnation, durability, .. } = self.config;
+        let durable_first = durability == Durability::Always;
+        append.begin(Begin { incarnation, durable_first });
+        append.ceiling(self.recording.ceiling());
+    }
+
+    /// Records what it holds, apart from the cells.
+    pub fn export_head(&self, append: &mut Append) {
+        append.counter(self.lamport);
+        append.held(&self.vector);
+    }
+
+    /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
+    /// where to go on, or `None` at the end.
+    ///
+    /// Cells may change between two calls: what changes meanwhile is in the records that the shard
+    /// appends, and those are to be applied after these.
+    pub fn export_cells(&self, cursor: u64, bytes_max: usize, append: &mut Append) -> Option<u64> {
+        let (cells, next) = self.store.kept(cursor, bytes_max);
+        append.cells(cells);
+        next
     }
 
     pub(super) fn sender(&self) -> Sender {
@@ -309,12 +364,19 @@ impl Shard {
         let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
         let write = Write::new(stamp, self.seq + 1, cells);
         // Whatever is wrong with it, peers would not take it from us.
-        if !write.is_well_formed() {
+        if !write.is_well_formed() || !self.takes(&write) {
             return Reply::TooLarge;
+        }
+        if self.is_full() && write.cells.iter().any(|cell| cell.content != Content::Tombstone) {
+            return Reply::OutOfMemory;
         }
         let dot = write.last_dot();
         self.lamport = lamport;
         self.seq = last;
+        if self.keeps_records() {
+            self.recording.reserve(lamport, &mut output.append);
+            output.append.first |= self.config.durability == Durability::Always;
+        }
         self.counters.writes_local += 1;
         if self.config.eager {
             self.push(now, &write, output);
@@ -326,13 +388,27 @@ impl Shard {
         Reply::Written { stamp, dot, changed }
     }
 
+    fn takes(&self, write: &Write) -> bool {
+        let values = write.cells.iter().filter_map(|cell| cell.content.value());
+        values
+            .max_by_key(|value| value.len())
+            .is_none_or(|it| it.len() <= self.config.value_bytes_max)
+    }
+
+    /// Whether the cells take as much memory as they may. What peers wrote is taken all the same:
+    /// else this node would never agree with them again.
+    pub fn is_full(&self) -> bool {
+        self.config.memory_bytes_max.is_some_and(|most| self.store.memory_bytes() >= most)
+    }
+
     // Applying.
 
     /// Marks and merges the cells of a write that are missing.
     pub(super) fn merge(&mut self, write: Write, output: &mut Output) -> Merge {
         let dots = write.dot()..=write.last_dot();
         let covered_first = write.first_seq();
-        let Write { stamp, seq: first, cells, .. } = write;
+        let Write { stamp, seq: first, cells, covers } = write;
+        let keeps_records = self.keeps_records();
         if covered_first < first {
             self.vector.insert_all(stamp.origin, covered_first, first - 1);
         }
@@ -345,6 +421,14 @@ impl Shard {
             }
             missing = true;
             let key = cell.key.clone();
+            let append = &mut output.append;
+            if keeps_records {
+                // Before it goes away into the store.
+                match self.store.would_lose(stamp, &cell) {
+                    true => append.lost(stamp, dot.seq, covers, &cell),
+                    false => append.cell(stamp, dot.seq, covers, &cell),
+                }
+            }
             if key.is_reserved() {
                 let (field, content) = (cell.field.clone(), cell.content.clone());
                 match self.store.merge(stamp, dot.seq, cell) {

@@ -104,10 +104,6 @@ impl Shard {
 
     fn row(&self, node: NodeId, origin: Origin) -> Option<&VersionVector> {
         let row = self.roster.rows.get(&node)?;
-        #[cfg(test)]
-        if self.is_careless(super::shard::Careless::CountsEarlierLives) {
-            return Some(&row.vector);
-        }
         (row.origin == origin).then_some(&row.vector)
     }
 
@@ -227,11 +223,6 @@ impl Shard {
                 continue;
             }
             let row = self.row(node, origin)?;
-            #[cfg(test)]
-            if self.is_careless(super::shard::Careless::CollectsEarly) {
-                stable = stable.intersection(row);
-                continue;
-            }
             if !self.vector.covers(row) {
                 return None;
             }

@@ -19,6 +19,8 @@
 //!
 //! When a tombstone may be collected is not decided here but in `stability`.
 
+mod removal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -31,7 +33,11 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
 use super::index::{Index, Slot};
+use super::record::KeptCell;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
+
+/// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
+const CELL_BYTES_EXTRA: usize = 200;
 
 /// A hash of all live cells of a shard that does not depend on the order of their arrival.
 ///
@@ -156,14 +162,6 @@ impl Store {
         }
     }
 
-    /// Forgets every cell, in place: readers see the empty store.
-    pub(super) fn clear(&mut self) {
-        self.map.clear();
-        self.keys.clear();
-        self.free.clear();
-        self.books = Books::default();
-    }
-
     /// Answers reads from the same cells.
     pub fn reader(&self) -> Reader {
         Reader { map: Arc::clone(&self.map) }
@@ -197,6 +195,11 @@ impl Store {
     /// Bytes of the keys and values of all cells kept.
     pub fn bytes(&self) -> usize {
         self.books.bytes
+    }
+
+    /// About how much memory the cells and their indexes take.
+    pub fn memory_bytes(&self) -> usize {
+        self.books.bytes + CELL_BYTES_EXTRA * self.books.cells
     }
 
     /// The key of a cell as it is kept, if it is, and what a writer here would have seen of the cell.
@@ -253,55 +256,54 @@ impl Store {
         merged
     }
 
-    /// Removes the tombstone that `dot` names, if it is kept; says whether it was.
-    ///
-    /// Nothing takes its place, and nothing is told to be displaced: whoever calls this knows that
-    /// nobody is owed the tombstone.
-    pub(super) fn collect(&mut self, dot: Dot) -> bool {
-        if !self.books.tombstones.contains(&dot) {
-            return false;
+    /// Merges a cell that is known to have lost, if what it lost to is still kept.
+    pub(super) fn lose(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) {
+        if self.would_lose(stamp, &cell) {
+            self.merge(stamp, seq, cell);
         }
-        let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
-        let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
-        let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
-        let field = entry.cells().find(|(_, cell)| cell.dot() == dot).map(|(field, _)| field);
-        let field = field.map(|field| field.cloned().unwrap_or_default());
-        let field = field.expect("the index names only cells that are kept");
-        if let Some(old) = entry.take(&field) {
-            self.books.strike(&key, &field, &old);
-        }
-        let is_empty = entry.cells().next().is_none();
-        drop(entry);
-        if is_empty {
-            self.map.remove(&*key);
-            self.keys[slot.0 as usize] = None;
-            self.free.push(slot);
-        }
-        true
     }
 
-    /// Every cell that is kept, in the order of the slots and fields.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Stamp, Dot, CellWrite)> {
-        self.keys.iter().flatten().flat_map(|key| {
-            let entry = self.map.get(&**key).expect("a slot's key is kept");
-            let cells = entry.cells().map(|(field, cell)| {
+    /// Whether something greater stands where a cell with this stamp is to go.
+    pub(super) fn would_lose(&self, stamp: Stamp, cell: &CellWrite) -> bool {
+        let entry = self.map.get(&*cell.key);
+        let stands = entry.and_then(|entry| entry.stands_against(&cell.field));
+        stands.is_some_and(|stands| stands > stamp)
+    }
+
+    /// Puts a cell back as [`Store::kept`] handed it out.
+    pub(super) fn restore(&mut self, kept: KeptCell) {
+        let KeptCell { stamp, seq, cell, known } = kept;
+        let name = (!known.is_empty()).then(|| (cell.key.clone(), cell.field.clone()));
+        let merged = self.merge(stamp, seq, cell);
+        if let (Some((key, field)), Merged::Won { .. }) = (name, merged)
+            && let Some(mut entry) = self.map.get_mut(&*key)
+            && let Some(cell) = entry.cell_mut(&field)
+        {
+            cell.known.merge(&known);
+        }
+    }
+
+    /// The cells of keys from slot `cursor` on, about `bytes_max` bytes of them, and the slot to go
+    /// on with; `None` at the end.
+    pub(super) fn kept(&self, cursor: u64, bytes_max: usize) -> (Vec<KeptCell>, Option<u64>) {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.keys.len());
+        let (mut cells, mut bytes) = (Vec::new(), 0);
+        for (slot, key) in (cursor..).zip(&self.keys[from..]) {
+            if bytes >= bytes_max {
+                return (cells, Some(slot));
+            }
+            let Some(key) = key else { continue };
+            let Some(entry) = self.map.get(&**key) else { continue };
+            for (field, cell) in entry.cells() {
                 let field = field.cloned().unwrap_or_default();
                 let (content, seen) = (cell.content.clone(), cell.seen.clone());
-                (cell.stamp(), cell.dot(), CellWrite { key: key.clone(), field, content, seen })
-            });
-            cells.collect::<Vec<_>>()
-        })
-    }
-
-    /// What stands where a cell of this name would come: the greatest stamp that covers it, and
-    /// whether anything shows there.
-    pub(super) fn standing(&self, key: &[u8], field: &Field) -> Option<(Stamp, bool)> {
-        let entry = self.map.get(key)?;
-        let own = entry
-            .cells()
-            .filter(|(name, _)| field.is_whole_key() || name.is_none_or(|name| name == field));
-        let stamp = own.map(|(_, cell)| cell.stamp()).max()?;
-        Some((stamp, entry.is_live()))
+                let write = CellWrite { key: key.clone(), field, content, seen };
+                bytes += write.bytes();
+                let (stamp, seq, known) = (cell.stamp(), cell.seq.get(), cell.known.clone());
+                cells.push(KeptCell { stamp, seq, cell: write, known });
+            }
+        }
+        (cells, None)
     }
 
     /// The dots whose cells were replaced or covered since they were last forgotten.
@@ -506,6 +508,19 @@ impl Entry {
         let fields = self.fields.iter().flat_map(|fields| fields.iter());
         let fields = fields.map(|(field, cell)| (Some(field), cell));
         self.whole.iter().map(|cell| (None, cell)).chain(fields)
+    }
+
+    /// The greatest stamp that a new version of a cell is up against.
+    fn stands_against(&self, field: &Field) -> Option<Stamp> {
+        let own = self.fields.as_ref().and_then(|fields| fields.get(field));
+        self.whole.iter().chain(own).map(Cell::stamp).max()
+    }
+
+    fn cell_mut(&mut self, field: &Field) -> Option<&mut Cell> {
+        match field.is_whole_key() {
+            true => self.whole.as_mut(),
+            false => self.fields.as_mut()?.get_mut(field),
+        }
     }
 
     fn slot(&self) -> Option<Slot> {

@@ -400,6 +400,16 @@ impl VersionVector {
         lacking.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
+    /// The dots of `self` that `other` lacks, as a vector.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for (origin, ranges) in self.minus(other) {
+            rest.ranges += ranges.len();
+            rest.origins.insert(origin, Intervals { ranges: Ranges::Many(ranges) });
+        }
+        rest
+    }
+
     /// What is held of each origin, and what `other` holds of it, in one pass over both.
     fn beside<'a>(
         &'a self,

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::durable::StorageConfig;
 use crate::net::{Emulation, NodeIdentity, Secret};
+use crate::protocol::cell::VALUE_BYTES_MAX;
 use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
 use crate::protocol::event::Event;
 use crate::protocol::time::Time;
@@ -40,6 +42,12 @@ pub struct NodeConfig {
     pub fanout: usize,
     /// How long a hub gathers pushes; `None`: about as long as a hop takes.
     pub relay_window: Option<Duration>,
+    /// Where and how it keeps what it holds; `None`: in memory only.
+    pub storage: Option<StorageConfig>,
+    /// The longest value that clients may write.
+    pub value_bytes_max: usize,
+    /// How much memory the cells may take, about, before clients' writes are refused.
+    pub memory_bytes_max: Option<usize>,
     /// What the links are made to look like.
     pub emulation: Option<Emulation>,
     /// Decides everything random in the protocol; `None`: drawn from the system.
@@ -66,6 +74,9 @@ impl NodeConfig {
             interval: INTERVAL_DEFAULT,
             fanout: FANOUT_DEFAULT,
             relay_window: None,
+            storage: None,
+            value_bytes_max: VALUE_BYTES_MAX,
+            memory_bytes_max: None,
             emulation: None,
             seed: None,
             observer: None,

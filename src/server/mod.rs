@@ -10,15 +10,19 @@
 //!
 //! - `node`: the node itself.
 //! - `config`: what it is told.
+//! - `durable`: what it keeps on disk, and what waits for that.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
 
 mod ask;
 mod config;
+mod durable;
 mod node;
 mod status;
 
+pub use crate::storage::{Position, Stopped};
 pub use ask::{Agreement, Opinion};
 pub use config::{NodeConfig, Observer};
+pub use durable::StorageConfig;
 pub use node::{Entered, Node, StartError};
-pub use status::{MessageCount, PeerStatus, Security, Status};
+pub use status::{MessageCount, PeerStatus, Security, Status, StorageStatus};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -14,11 +15,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::ask::Asked;
 use super::config::NodeConfig;
+use super::durable::{self, Durable, Risen};
 use super::status::{MessageCount, Sent};
 use crate::net::{
-    Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, Secret, Sent as Queued,
+    IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
+    Sent as Queued,
 };
-use crate::protocol::boundary::{Input, Lane, Output, Reply, Request, Token};
+use crate::protocol::boundary::{Input, Lane, Output, Reply, Request, Send, Token};
 use crate::protocol::cell::Key;
 use crate::protocol::codec;
 use crate::protocol::config::Config;
@@ -28,6 +31,7 @@ use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
 use crate::protocol::shard::Shard;
 use crate::protocol::store::Reader;
 use crate::protocol::time::Time;
+use crate::storage::{Position, Stopped, StorageError};
 
 /// How often the measured round trips are told to the shard.
 const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,6 +58,24 @@ pub enum StartError {
     /// The links cannot be set up.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The journal stopped before the start was recorded.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The key in the data directory is none.
+    #[error(
+        "the identity in {path} is damaged: bring the directory back from a backup, or move it away \
+         and start with an empty one, which is filled by the peers"
+    )]
+    Identity {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The key of the node cannot be used.
+    #[error(transparent)]
+    Key(#[from] IdentityError),
     /// The system gave no random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(getrandom::Error),
@@ -79,6 +101,7 @@ pub(super) struct Inner {
     wake_sooner: Signal,
     closed: AtomicBool,
     pub(super) asked: Asked,
+    pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
     frames_damaged: AtomicU64,
 }
@@ -120,8 +143,24 @@ impl Node {
         if config.secret.is_none() && !config.listen.ip().is_loopback() {
             return Err(StartError::NeedsSecret { listen: config.listen });
         }
+        let (config, shard, durable) = match config.storage.clone() {
+            None => {
+                let shard = Shard::new(shard_config(&config, &config.identity)?);
+                (config, shard, None)
+            }
+            Some(storage) => {
+                let risen = async_std::task::spawn_blocking(move || {
+                    let dice = random()? as u32;
+                    let shard_config = |identity: &NodeIdentity| shard_config(&config, identity);
+                    let risen = durable::rise(&storage, &config.identity, shard_config, dice)?;
+                    Ok::<_, StartError>((config, risen))
+                });
+                let (mut config, Risen { durable, identity, shard }) = risen.await?;
+                config.identity = identity;
+                (config, shard, Some(durable))
+            }
+        };
         let id = config.identity.node_id();
-        let shard = Shard::new(shard_config(&config, id)?);
         let inner = Arc::new(Inner {
             id,
             epoch,
@@ -132,10 +171,17 @@ impl Node {
             wake_sooner: Signal::new(),
             closed: AtomicBool::new(false),
             asked: Asked::default(),
+            durable,
             sent: Sent::default(),
             frames_damaged: AtomicU64::new(0),
             config,
         });
+        if let Some(durable) = &inner.durable {
+            durable.attach(Arc::downgrade(&inner));
+            let journal = durable.journal().clone();
+            async_std::task::spawn(durable::keep_state(Arc::downgrade(&inner), journal));
+            async_std::task::spawn(durable::keep_compact(Arc::downgrade(&inner)));
+        }
         let weak = Arc::downgrade(&inner);
         let handler = move |net: &Net, event: NetEvent| {
             if let Some(inner) = weak.upgrade() {
@@ -221,6 +267,8 @@ impl Node {
         }
         self.0.wake_sooner.notify(usize::MAX);
         self.net().close().await;
+        let inner = Arc::clone(&self.0);
+        async_std::task::spawn_blocking(move || inner.end()).await;
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -263,7 +311,23 @@ impl Entered<'_> {
         &self.slot.shard
     }
 
+    /// Leaves the shard and carries out what was asked for. If the answers must not be given before
+    /// something is durable, says up to where in the journal: see [`Node::durable`].
+    pub fn finish(mut self) -> Option<Position> {
+        self.carry_out()
+    }
+
+    fn carry_out(&mut self) -> Option<Position> {
+        if !std::mem::take(&mut self.touched) {
+            return None;
+        }
+        self.inner.carry_out(&mut self.slot.output, self.now)
+    }
+
     fn request(&mut self, request: Request<'_>) -> Reply {
+        if self.inner.durable.as_ref().is_some_and(|durable| !durable.is_open()) {
+            return Reply::Unwritable;
+        }
         self.touched = true;
         let Slot { shard, output } = &mut *self.slot;
         shard.handle(self.now, Input::Request(Token::default(), request), output);
@@ -281,9 +345,7 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if self.touched {
-            self.inner.carry_out(&mut self.slot.output, self.now);
-        }
+        self.carry_out();
     }
 }
 
@@ -314,14 +376,12 @@ impl Inner {
     }
 
     /// Carries out an output, in the order of its fields, and empties it.
-    fn carry_out(&self, output: &mut Output, now: Time) {
-        for send in output.send.drain(..) {
-            let link = match send.lane {
-                Lane::Push => Link::Push,
-                Lane::Exchange { round, last } => Link::Exchange { id: round.0, last },
-            };
-            self.send(&send.to, link, &send.envelope);
-        }
+    ///
+    /// What must not be heard of before something is durable is kept back; the place in the journal
+    /// is answered then.
+    fn carry_out(&self, output: &mut Output, now: Time) -> Option<Position> {
+        let waits = self.durable.as_ref().and_then(|durable| durable.append(output));
+        output.send.drain(..).for_each(|send| self.send_one(send));
         for (token, reply) in output.reply.drain(..) {
             self.asked.answer(token, reply);
         }
@@ -332,6 +392,36 @@ impl Inner {
         if self.wake_at.swap(wake_at, Ordering::AcqRel) > wake_at {
             self.wake_sooner.notify(usize::MAX);
         }
+        waits
+    }
+
+    pub(super) fn send_one(&self, send: Send) {
+        let link = match send.lane {
+            Lane::Push => Link::Push,
+            Lane::Exchange { round, last } => Link::Exchange { id: round.0, last },
+        };
+        self.send(&send.to, link, &send.envelope);
+    }
+
+    /// What the shard wanted to be told of is durable.
+    pub(super) fn made_durable(&self, token: u64) {
+        self.handle(Input::Durable(token));
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Records that this node ends in order, and closes its journal. Blocks.
+    fn end(&self) {
+        let Some(durable) = &self.durable else { return };
+        {
+            let mut slot = self.shard.lock();
+            let Slot { shard, output } = &mut *slot;
+            shard.end(output);
+            self.carry_out(output, self.now());
+        }
+        durable.journal().close();
     }
 
     fn send(&self, to: &[NodeId], link: Link, envelope: &Envelope) {
@@ -400,6 +490,10 @@ impl Inner {
                 Ok(Envelope { message: Message::Members { members }, .. }) => {
                     self.meet(net, &members)
                 }
+                // What brings writes waits for the disk; rounds make good for it.
+                Ok(envelope) if envelope.message.brings_writes() && self.is_crowded() => {
+                    self.sent.count_dropped();
+                }
                 Ok(envelope) => self.handle(Input::Message(peer, envelope)),
                 Err(error) => {
                     self.frames_damaged.fetch_add(1, Ordering::Relaxed);
@@ -435,19 +529,25 @@ impl Inner {
         }
     }
 
+    fn is_crowded(&self) -> bool {
+        self.durable.as_ref().is_some_and(Durable::is_crowded)
+    }
+
     pub(super) fn frames_damaged(&self) -> u64 {
         self.frames_damaged.load(Ordering::Relaxed)
     }
 }
 
-fn shard_config(config: &NodeConfig, id: NodeId) -> Result<Config, StartError> {
-    let random = || {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(StartError::Random)?;
-        Ok::<_, StartError>(u64::from_le_bytes(bytes))
-    };
-    // Nothing outlives the process, so each start is an incarnation that never was before.
-    let incarnation = random()?;
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(StartError::Random)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn shard_config(config: &NodeConfig, identity: &NodeIdentity) -> Result<Config, StartError> {
+    let id = identity.node_id();
+    // Where nothing outlives the process, each start is an incarnation that never was before.
+    let incarnation = random()? >> 1;
     let origin = Origin::of(id, incarnation);
     let seed = match config.seed {
         Some(seed) => seed ^ (id.0 as u64),
@@ -462,6 +562,9 @@ fn shard_config(config: &NodeConfig, id: NodeId) -> Result<Config, StartError> {
     shard.fanout = config.fanout;
     shard.relay_window = config.relay_window;
     shard.trace = config.trace;
+    shard.incarnation = incarnation;
+    shard.value_bytes_max = config.value_bytes_max;
+    shard.memory_bytes_max = config.memory_bytes_max;
     shard.hash_seed = random()?;
     Ok(shard)
 }

@@ -1,11 +1,14 @@
 //! What a node says about itself: one value, shown by every door.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::durable::Durable;
 use super::node::Node;
 use crate::protocol::boundary::Counters;
+use crate::protocol::config::Durability;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
 const KINDS: [&str; 10] =
@@ -86,6 +89,59 @@ pub struct PeerStatus {
     pub queued_bytes: u64,
 }
 
+/// Where and how a node keeps what it holds. Counters count from its start.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StorageStatus {
+    /// The data directory.
+    pub directory: String,
+    /// When writes become durable.
+    pub durability: Durability,
+    /// How long between two syncs, unless every write waits for one.
+    #[serde(serialize_with = "in_seconds", rename = "sync_interval_seconds")]
+    pub sync_interval: Duration,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Syncs.
+    pub syncs: u64,
+    /// How long the last sync took, in milliseconds.
+    pub sync_last_ms: f64,
+    /// How long the longest sync took, in milliseconds.
+    pub sync_longest_ms: f64,
+    /// Bytes that wait to be written.
+    pub pending_bytes: usize,
+    /// Records that found no room, or a failed disk.
+    pub records_discarded: u64,
+    /// Cells read at the start.
+    pub recovered_cells: usize,
+    /// How long that took, in seconds.
+    pub recovered_seconds: f64,
+}
+
+impl StorageStatus {
+    fn of(durable: &Durable) -> Self {
+        let journal = durable.journal();
+        let counts = journal.counts();
+        let recovered = durable.recovered();
+        Self {
+            directory: journal.directory().path().display().to_string(),
+            durability: durable.durability(),
+            sync_interval: durable.sync_interval(),
+            disk_bytes: journal.disk_bytes(),
+            syncs: counts.syncs,
+            sync_last_ms: counts.sync_last.as_secs_f64() * 1e3,
+            sync_longest_ms: counts.sync_longest.as_secs_f64() * 1e3,
+            pending_bytes: journal.pending_bytes(),
+            records_discarded: counts.records_discarded,
+            recovered_cells: recovered.cells,
+            recovered_seconds: recovered.took.as_secs_f64(),
+        }
+    }
+}
+
+fn in_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
 /// What a node says about itself. Counters count from its start.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Status {
@@ -115,6 +171,14 @@ pub struct Status {
     pub fanout: usize,
     /// How long it has been running, in seconds.
     pub uptime_seconds: f64,
+    /// Where and how it keeps what it holds; nothing if in memory only.
+    pub storage: Option<StorageStatus>,
+    /// Why clients' writes are refused now.
+    pub writes_refused: Option<String>,
+    /// About how much memory the cells take.
+    pub memory_bytes: usize,
+    /// How much they may take before clients' writes are refused.
+    pub memory_bytes_max: Option<usize>,
     /// Keys that show something.
     pub keys: usize,
     /// Cells, tombstones included.
@@ -166,6 +230,10 @@ impl Node {
             interval_ms: config.interval.as_secs_f64() * 1e3,
             fanout: config.fanout,
             uptime_seconds: self.inner().epoch.elapsed().as_secs_f64(),
+            storage: None,
+            writes_refused: None,
+            memory_bytes: shard.store().memory_bytes(),
+            memory_bytes_max: shard.config().memory_bytes_max,
             keys: shard.store().keys_live(),
             cells: shard.store().cells(),
             cell_bytes: shard.store().bytes(),
@@ -181,6 +249,9 @@ impl Node {
             peers: Vec::new(),
         };
         drop(entered);
+        let storage = self.inner().durable.as_ref().map(StorageStatus::of);
+        let writes_refused = self.refuses_writes();
+        let status = Status { storage, writes_refused, ..status };
         let peers = net.peers().into_iter().map(|peer| PeerStatus {
             node: peer.id.to_string(),
             name: peer.name,

@@ -15,6 +15,7 @@ use super::scenario::Scenario;
 use super::trial;
 use super::world::{Tamper, World};
 use crate::protocol::cell::{Content, Seen, Write};
+use crate::protocol::config::Durability;
 use crate::protocol::delta::{Captured, EXCHANGES_MAX};
 use crate::protocol::digest::DigestHash;
 use crate::protocol::message::Message;
@@ -24,7 +25,7 @@ use crate::protocol::store::Fingerprint;
 use crate::protocol::version::VersionVector;
 
 /// How many seeds are tried until the checker speaks up.
-const SEEDS_MAX: u64 = 150;
+const SEEDS_MAX: u64 = 1_000;
 
 /// A rule to be broken.
 struct Breach {
@@ -50,6 +51,10 @@ enum Fate {
     Dies,
     /// It dies and starts empty, under the origin that it had.
     Forgets,
+    /// Whenever it starts, its disk has forgotten half of what it said was durable.
+    Lied,
+    /// Whenever it crashes, it goes on as if it had ended in order.
+    GoesOn,
 }
 
 impl Breach {
@@ -77,7 +82,7 @@ impl Breach {
             // With a roster such a node notices that others know more of it, and begins anew.
             plan.settings.roster = false;
         }
-        if broken && self.fate != Fate::Lives {
+        if broken && matches!(self.fate, Fate::Dies | Fate::Forgets) {
             let late = plan.faults_end.mul_f64(0.9);
             plan.acts.extend([(late, Act::Crash(0)), (late, Act::Restart(0))]);
         }
@@ -87,9 +92,11 @@ impl Breach {
             world.tamper = Some((self.tamper)());
             world.reuses_origins = self.fate == Fate::Forgets;
             world.be_careless(self.careless);
+            world.disks_lie = self.fate == Fate::Lied;
+            world.goes_on = self.fate == Fate::GoesOn;
             checks.muted = self.muted;
             checks.exchanges_max = self.exchanges_max;
-            checks.hears_of_deaths = self.fate == Fate::Lives;
+            checks.hears_of_deaths = !matches!(self.fate, Fate::Dies | Fate::Forgets);
         }
         trial::run_world(world, checks, None).fault
     }
@@ -121,6 +128,13 @@ fn keep_dying(plan: &mut Plan) {
         let node = turn % plan.nodes;
         plan.acts.extend([(at, Act::Crash(node)), (at, Act::Restart(node))]);
     }
+}
+
+/// Has all nodes crash at once, after the last write.
+fn crash_all_in_the_end(plan: &mut Plan) {
+    plan.settings.durability = Durability::Always;
+    plan.acts.retain(|(_, act)| matches!(act, Act::Ask { .. }));
+    plan.acts.extend((0..plan.nodes).map(|node| (plan.faults_end, Act::Crash(node))));
 }
 
 /// Makes writes stay where they are for a while.
@@ -348,6 +362,22 @@ fn an_acknowledged_write_that_is_lost_is_noticed() {
     breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
 }
 
+#[test]
+fn a_disk_that_forgets_what_it_had_synced_is_noticed() {
+    let breach =
+        Breach { fate: Fate::Lied, plan: crash_all_in_the_end, ..Breach::of("disks", nothing) };
+    let muted = &["vector", "order", "shown", "batch", "conflict"];
+    breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
+}
+
+/// What was sent before it was durable may be out there under dots that this node does not remember.
+#[test]
+fn a_life_that_goes_on_after_a_crash_is_noticed() {
+    let interval = |plan: &mut Plan| plan.settings.durability = Durability::Interval;
+    let breach = Breach { fate: Fate::GoesOn, plan: interval, ..Breach::of("disks", nothing) };
+    breach.muting(&["alarm", "order"]).is_noticed("dots", "was given");
+}
+
 /// Bounds that are narrower than those of the protocol are overstepped.
 #[test]
 fn too_many_exchanges_are_noticed() {
@@ -359,30 +389,7 @@ fn too_many_exchanges_are_noticed() {
 #[test]
 fn an_open_gate_is_noticed() {
     let breach = Breach { careless: Careless::OpensTheGate, ..Breach::of("absence", nothing) };
-    breach.muting(&["vector"]).is_noticed("resurrection", "which was deleted by");
-}
-
-/// Where a tombstone goes although a member has seen what is not here, that may still come.
-#[test]
-fn collecting_early_is_noticed() {
-    let breach = Breach { careless: Careless::CollectsEarly, ..Breach::of("deletes", nothing) };
-    breach.is_noticed("order", "has come back after its deletion");
-}
-
-/// What an earlier life reported, its successor has lost.
-#[test]
-fn a_report_of_an_earlier_life_that_counts_is_noticed() {
-    let careless = Careless::CountsEarlierLives;
-    let breach = Breach { careless, ..Breach::of("deletes", nothing) };
-    breach.is_noticed("same", "");
-}
-
-/// What lost against a tombstone at a hub and is passed on comes to nodes that have collected it.
-#[test]
-fn a_relay_of_what_has_lost_is_noticed() {
-    let careless = Careless::RelaysLosers;
-    let breach = Breach { careless, ..Breach::of("deletes", nothing) };
-    breach.is_noticed("order", "has come back after its deletion");
+    breach.muting(&["vector"]).is_noticed("order", "has come back after its deletion");
 }
 
 /// Tombstones of which a member never hears stay for ever.

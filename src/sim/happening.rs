@@ -45,6 +45,13 @@ pub enum Happening {
         /// The node.
         node: usize,
     },
+    /// What a node has written is durable.
+    Synced {
+        /// The node.
+        node: usize,
+        /// So many frames of its disk.
+        frames: usize,
+    },
     /// Something happens to the cluster from outside.
     Act(Act),
 }
@@ -57,6 +64,7 @@ impl Happening {
             | Self::Message { to: node, .. }
             | Self::PeerUp { node, .. }
             | Self::PeerDown { node, .. }
+            | Self::Synced { node, .. }
             | Self::Wake { node } => Some(*node),
             Self::Act(_) => None,
         }

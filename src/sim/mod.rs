@@ -25,7 +25,7 @@
 //! no order of a hash map. Each checker can fail; `broken` shows it for every one of them.
 //!
 //! # What is left out
-//! Disks, since nodes live in memory so far; clocks that differ; the time that handling takes; strong
+//! Damaged disks; clocks that differ; the time that handling takes; strong
 //! mode.
 //!
 //! Sources: the idea of a simulator that is the second caller of the same code is FoundationDB's
@@ -38,6 +38,7 @@
 mod broken;
 pub mod check;
 mod connect;
+pub mod disk;
 pub mod experiment;
 pub mod happening;
 mod network;

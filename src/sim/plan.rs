@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::config::{
-    DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT, INTERVAL_DEFAULT, RETIRE_AFTER_DEFAULT, Strategy,
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, RETIRE_AFTER_DEFAULT,
+    Strategy,
 };
 use crate::protocol::profile::{Link, Profile};
 
@@ -61,6 +62,8 @@ pub struct Settings {
     pub roster: bool,
     /// How long a member may be away.
     pub retire_after: Duration,
+    /// When what a node holds becomes durable.
+    pub durability: Durability,
 }
 
 /// What the links between nodes do.
@@ -115,9 +118,11 @@ pub enum Act {
     Pause(usize),
     /// A paused node goes on.
     Resume(usize),
-    /// A node dies and takes along what only it had.
+    /// A node dies and takes along what only it had and had not made durable.
     Crash(usize),
-    /// A dead node starts, empty, as a new origin.
+    /// A node ends in order.
+    End(usize),
+    /// A dead node starts with what it had made durable; without a disk empty, as a new origin.
     Restart(usize),
     /// A node is told to retire a member.
     Retire {
@@ -157,6 +162,7 @@ impl Default for Settings {
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
             roster: false,
             retire_after: RETIRE_AFTER_DEFAULT,
+            durability: Durability::None,
         }
     }
 }

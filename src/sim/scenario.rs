@@ -12,7 +12,7 @@ use twox_hash::XxHash3_64;
 
 use super::plan::{Act, ClientRequest, Delivery, Plan, Settings, Wires};
 use crate::protocol::config::{
-    DELTA_BYTES_MAX_DEFAULT, FANOUT_DEFAULT, RETIRE_AFTER_DEFAULT, Strategy,
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, RETIRE_AFTER_DEFAULT, Strategy,
 };
 use crate::protocol::profile::{Link, Profile};
 
@@ -54,6 +54,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "flapping", about: "links come and go all the time", draw: flapping },
     Scenario { name: "pause", about: "nodes freeze and then do everything at once", draw: pause },
     Scenario { name: "crash", about: "a node or two die and come back empty", draw: crash },
+    Scenario {
+        name: "disks",
+        about: "nodes end or crash and come back with what was durable",
+        draw: disks,
+    },
     Scenario { name: "churn", about: "nodes die and come back all the time", draw: churn },
     Scenario {
         name: "hot-key",
@@ -158,6 +163,7 @@ impl Draft {
             delta_bytes_max: [DELTA_BYTES_MAX_DEFAULT, 1, 100, 1_000][dice.usize(..4)],
             roster: true,
             retire_after: RETIRE_AFTER_DEFAULT,
+            durability: Durability::None,
         };
         let latency = Duration::from_micros(100 * dice.u64(1..300));
         let jitter = latency / 100 * dice.u32(..=100);
@@ -276,6 +282,17 @@ impl Draft {
         }
     }
 
+    /// Nodes end in order or by a crash, and come back with what their disks have.
+    fn restarts(&mut self, times: usize) {
+        for _ in 0..times {
+            let (at, node) = (self.instant(), self.any_node());
+            let ends = if self.dice.bool() { Act::End(node) } else { Act::Crash(node) };
+            self.act(at, ends);
+            let away = MS * self.dice.u32(1..2_000);
+            self.act(at + away, Act::Restart(node));
+        }
+    }
+
     fn splits(&mut self, times: usize, one_way: bool) {
         for _ in 0..times {
             let (at, from) = (self.instant(), self.some_nodes());
@@ -311,6 +328,23 @@ impl Draft {
 /// Whole links and a moderate load: what must work before anything else is worth a look.
 fn calm(draft: &mut Draft) {
     draft.usual_load();
+}
+
+/// Nodes with disks end or crash, also right after a write and all at once; what was answered only
+/// when it was durable is there for ever.
+fn disks(draft: &mut Draft) {
+    // The records of the roster and of what was collected are still to come.
+    draft.plan.settings.roster = false;
+    draft.plan.settings.durability =
+        if draft.dice.bool() { Durability::Always } else { Durability::Interval };
+    draft.link.loss = 0.1 * draft.dice.f64();
+    draft.usual_load();
+    let times = draft.dice.usize(1..8);
+    draft.restarts(times);
+    if draft.dice.bool() {
+        let at = draft.instant();
+        (0..draft.plan.nodes).for_each(|node| draft.act(at, Act::Crash(node)));
+    }
 }
 
 /// Up to half of all messages never arrive, of every kind: pushes, digests, chunks, credit.

@@ -34,6 +34,8 @@ pub(super) enum Due {
     LinkChanges(u32, u32),
     /// The connection between two nodes ends unless the cut between them was interrupted.
     Detect { pair: (u32, u32), since: Time },
+    /// A node's disk has synced so many frames, in this life of the node.
+    Sync { node: u32, life: u32, frames: usize },
     /// Two nodes connect if they can.
     Connect(u32, u32),
 }

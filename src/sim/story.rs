@@ -127,6 +127,7 @@ impl Story {
                 format!("{} has lost its connection to {}", name(*node), name(*peer))
             }
             Happening::Wake { node } => format!("{} wakes", name(*node)),
+            Happening::Synced { node, .. } => format!("{} has synced", name(*node)),
             Happening::Act(act) => describe_act(world, act),
         }
     }
@@ -150,6 +151,8 @@ impl Story {
                 Reply::Reserved => "refused: reserved".to_owned(),
                 Reply::Unknown => "refused: no such member".to_owned(),
                 Reply::Begun => "has begun".to_owned(),
+                Reply::OutOfMemory => "refused: out of memory".to_owned(),
+                Reply::Unwritable => "refused: nothing becomes durable".to_owned(),
                 Reply::Answer { covers: true, .. } => "tells the client: yes, it has".to_owned(),
                 Reply::Answer { covers: false, .. } => "tells the client: not yet".to_owned(),
             };
@@ -342,8 +345,12 @@ fn describe_act(world: &World, act: &Act) -> String {
             }
             None => format!("n{} is dead already", node + 1),
         },
+        Act::End(node) => format!("n{} ends in order", node + 1),
         Act::Restart(node) => match world.shard(*node) {
             Some(_) => format!("n{} is up already", node + 1),
+            None if world.has_disks() => {
+                format!("n{} starts with {} frames of records", node + 1, world.frames(*node))
+            }
             None => format!("n{} starts, empty, as a new origin", node + 1),
         },
         Act::Retire { node, member } => format!("n{} is to retire n{}", node + 1, member + 1),

@@ -9,13 +9,13 @@
 //! What must stay true: the plan decides everything, so the same plan gives the same run, step by
 //! step; and a node learns of the world through the inputs of [`Shard::handle`] alone.
 //!
-//! Left out: clocks that run at different speeds, the time that handling takes, and disks (nodes
-//! live in memory: one that crashes comes back empty).
+//! Left out: clocks that run at different speeds, and the time that handling takes.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use super::disk::Disk;
 use super::happening::{Happening, token};
 use super::network::{Network, Sending};
 use super::plan::{Act, ClientRequest, Delivery, Plan};
@@ -52,9 +52,10 @@ impl fmt::Debug for World {
 pub(super) struct Node {
     shard: Option<Shard>,
     /// How often it has started.
-    incarnation: u32,
+    pub(super) incarnation: u32,
     /// The number of the last incarnation under which it has written.
     last_life: u64,
+    pub(super) disk: Disk,
     pub(super) paused: bool,
     /// What it will handle when it goes on.
     backlog: VecDeque<Happening>,
@@ -72,7 +73,9 @@ pub struct World {
     pub(super) schedule: Schedule,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
-    output: Output,
+    pub(super) output: Output,
+    /// Requests whose answers went out in the last step.
+    pub(super) released: Vec<Token>,
     tells: bool,
     sent: Vec<Sent>,
     /// What has been sent so far.
@@ -85,6 +88,12 @@ pub struct World {
     /// The rule that all nodes break.
     #[cfg(test)]
     careless: Careless,
+    /// Whether disks forget half of what was durable.
+    #[cfg(test)]
+    pub(super) disks_lie: bool,
+    /// Whether a node goes on after a crash as if it had ended in order.
+    #[cfg(test)]
+    pub(super) goes_on: bool,
 }
 
 /// Breaks a rule on purpose, in tests: changes a message as it is sent, or drops it by `false`.
@@ -132,6 +141,7 @@ impl World {
             shard: None,
             incarnation: 0,
             last_life: 0,
+            disk: Disk::default(),
             paused: false,
             backlog: VecDeque::new(),
             wants_wake: None,
@@ -144,6 +154,7 @@ impl World {
             network,
             nodes: nodes.collect(),
             output: Output::default(),
+            released: Vec::new(),
             tells,
             sent: Vec::new(),
             tally: Tally::default(),
@@ -154,6 +165,10 @@ impl World {
             reuses_origins: false,
             #[cfg(test)]
             careless: Careless::No,
+            #[cfg(test)]
+            disks_lie: false,
+            #[cfg(test)]
+            goes_on: false,
         };
         (0..world.nodes.len()).for_each(|node| world.start(node));
         for one in 0..world.nodes.len() {
@@ -200,6 +215,11 @@ impl World {
     /// What the last step gave, apart from messages: replies and events.
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// The requests whose answers went out to clients in the last step.
+    pub fn released(&self) -> &[Token] {
+        &self.released
     }
 
     /// What was sent in the last step, if the world tells.
@@ -261,6 +281,7 @@ impl World {
     /// Does what [`World::next`] handed out.
     pub fn perform(&mut self, happening: Happening) {
         self.output.clear();
+        self.released.clear();
         self.sent.clear();
         match happening {
             Happening::Act(act) => self.act(act),
@@ -284,6 +305,7 @@ impl World {
                 self.handle(node, Input::PeerDown(peer));
             }
             Happening::Wake { node } => self.handle(node, Input::Wake),
+            Happening::Synced { node, frames } => self.synced(node, frames),
         }
     }
 
@@ -324,11 +346,14 @@ impl World {
 
     /// Does what a node wants done. Replies and events are read by whoever drives the world.
     fn carry_out(&mut self, node: usize) {
-        self.send_all(node);
+        if !self.append(node) {
+            self.released.extend(self.output.reply.iter().map(|(token, _)| *token));
+            self.send_all(node);
+        }
         self.set_wake(node, self.output.wake);
     }
 
-    fn send_all(&mut self, from: usize) {
+    pub(super) fn send_all(&mut self, from: usize) {
         let mut sends = std::mem::take(&mut self.output.send);
         for send in sends.drain(..) {
             #[cfg_attr(not(test), allow(unused_mut, reason = "changed by tests only"))]
@@ -389,6 +414,7 @@ impl World {
             }
             Due::Wake(node) => self.waking(node as usize),
             Due::Late(happening) => self.unless_paused(*happening),
+            Due::Sync { node, life, frames } => self.sync_due(node as usize, life, frames),
             Due::PeerUp(node, peer) => {
                 let (node, peer) = (node as usize, peer as usize);
                 self.unless_paused(Happening::PeerUp { node, peer })
@@ -479,7 +505,7 @@ impl World {
     }
 
     /// Nothing happens at a node that is down; what happens at a paused one waits.
-    fn unless_paused(&mut self, happening: Happening) -> Option<Happening> {
+    pub(super) fn unless_paused(&mut self, happening: Happening) -> Option<Happening> {
         let Some(node) = happening.node() else { return Some(happening) };
         let state = &mut self.nodes[node];
         if state.paused {
@@ -514,7 +540,13 @@ impl World {
                 (0..self.nodes.len()).for_each(|peer| self.link_changed(node, peer));
             }
             Act::Resume(node) => self.resume(node),
-            Act::Crash(node) => self.crash(node),
+            Act::Crash(node) => {
+                if self.nodes[node].is_up() {
+                    self.cut(node);
+                }
+                self.crash(node);
+            }
+            Act::End(node) => self.end(node),
             Act::Restart(node) => self.restart(node),
             Act::Retire { node, member } => {
                 let retire = Request::Retire { node: id_of(member) };
@@ -550,17 +582,18 @@ impl World {
             roster: settings.roster,
             retire_after: settings.retire_after,
             incarnation,
+            durability: settings.durability,
             trace: true,
             ..Config::new(self.id(node), Origin::of(self.id(node), incarnation), seed)
         };
         self.nodes[node].last_life = incarnation;
-        let shard = self.nodes[node].shard.insert(Shard::new(config));
+        let shard = match self.has_disks() {
+            true => self.recover(node, config),
+            false => Shard::new(config),
+        };
         #[cfg(test)]
-        {
-            shard.careless = self.careless;
-        }
-        #[cfg(not(test))]
-        let _ = shard;
+        let shard = shard.breaking(self.careless);
+        self.nodes[node].shard = Some(shard);
     }
 
     fn resume(&mut self, node: usize) {
@@ -591,6 +624,16 @@ impl World {
                 self.tell_down_later(peer, node, self.plan.detection);
             }
         }
+    }
+
+    /// A node ends in order: it syncs, and says what still waited.
+    fn end(&mut self, node: usize) {
+        let Some(shard) = &self.nodes[node].shard else { return };
+        shard.end(&mut self.output);
+        self.append(node);
+        let frames = self.frames(node);
+        self.synced(node, frames);
+        self.crash(node);
     }
 
     fn restart(&mut self, node: usize) {

@@ -119,6 +119,7 @@ pub(crate) struct NodeProcess {
     child: Child,
     folder: tempfile::TempDir,
     name: String,
+    arguments: Vec<String>,
     /// Where it takes peers.
     pub(crate) listen: SocketAddr,
     /// Where it speaks the Redis protocol.
@@ -139,13 +140,13 @@ impl NodeProcess {
         let ready = folder.path().join("ready");
         let output = fs::File::create(folder.path().join("output")).expect("a file of our own");
         let mut command = quorumor();
-        command.args(["node", "--name", name, "--listen", "127.0.0.1:0"]);
-        command.args(["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-        command.arg("--ready-file").arg(&ready).current_dir(folder.path());
-        for peer in peers {
-            command.arg("--peer").arg(peer.to_string());
-        }
-        command.args(more).env("RUST_LOG", "info");
+        let mut arguments = vec!["node", "--name", name, "--listen", "127.0.0.1:0"];
+        arguments.extend(["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        arguments.extend(more);
+        let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        arguments.extend(peers.iter().map(|peer| format!("--peer={peer}")));
+        command.args(&arguments).arg("--ready-file").arg(&ready).current_dir(folder.path());
+        command.env("RUST_LOG", "info");
         command.stdout(output.try_clone().expect("an open file")).stderr(output);
         let child = command.spawn().expect("the program was built");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -153,12 +154,39 @@ impl NodeProcess {
             child,
             folder,
             name: name.to_owned(),
+            arguments,
             listen: nowhere,
             resp: nowhere,
             http: nowhere,
         };
         node.wait_until_ready(&ready);
         node
+    }
+
+    /// Starts it again, in the same folder and with the same arguments and then `more`, after it was
+    /// killed or has ended.
+    pub(crate) fn start_again(&mut self, more: &[&str]) {
+        let ready = self.folder.path().join("ready");
+        // It stays behind after a kill.
+        let _ = fs::remove_file(&ready);
+        let output = fs::File::options().append(true).open(self.folder.path().join("output"));
+        let output = output.expect("a file of our own");
+        let mut command = quorumor();
+        command.args(&self.arguments).args(more).arg("--ready-file").arg(&ready);
+        command.current_dir(self.folder.path()).env("RUST_LOG", "info");
+        command.stdout(output.try_clone().expect("an open file")).stderr(output);
+        self.child = command.spawn().expect("the program was built");
+        self.wait_until_ready(&ready);
+    }
+
+    /// Ends it in order, and waits for that.
+    pub(crate) fn end(&mut self) {
+        let id = self.child.id().to_string();
+        succeed(Command::new("kill").args(["-TERM", &id]));
+        let status = eventually("a node to end in order", || {
+            self.child.try_wait().expect("a child of ours")
+        });
+        assert!(status.success(), "{} ended with {status}", self.name);
     }
 
     fn wait_until_ready(&mut self, ready: &Path) {
@@ -192,6 +220,24 @@ impl NodeProcess {
         // It may have ended by itself.
         let _ = self.child.kill();
         self.child.wait().expect("a child of ours");
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says about itself.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let mut stream = TcpStream::connect(self.http).expect("an open door");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        let request =
+            format!("GET /status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        stream.write_all(request.as_bytes()).expect("an open connection");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("text");
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("the status is {text:?}: {error}"))
     }
 
     /// Whether the node still runs.
@@ -276,6 +322,14 @@ impl Client {
         }
         self.send(bytes.as_bytes());
         self.reply().expect("a reply")
+    }
+
+    /// Sends bytes as they are, if the connection still is.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
     }
 
     /// Sends bytes as they are.

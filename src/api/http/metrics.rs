@@ -14,6 +14,12 @@ pub(super) fn render(status: &Status) -> String {
         ("keys", "Keys that show something.", status.keys as f64),
         ("cells", "Cells, tombstones included.", status.cells as f64),
         ("cell_bytes", "Bytes of the keys and values of all cells.", status.cell_bytes as f64),
+        ("memory_bytes", "About how much memory the cells take.", status.memory_bytes as f64),
+        (
+            "writes_refused",
+            "Whether clients' writes are refused.",
+            f64::from(u8::from(status.writes_refused.is_some())),
+        ),
         ("peers", "Peers with which a link is up.", status.peers.len() as f64),
         ("origins", "Origins of which writes are held.", status.origins as f64),
         ("uptime_seconds", "Time since the start.", status.uptime_seconds),
@@ -42,6 +48,26 @@ pub(super) fn render(status: &Status) -> String {
     for (name, help, value) in totals {
         family(&mut text, name, "counter", help);
         let _ = writeln!(text, "quorumor_{name}_total {value}");
+    }
+    if let Some(storage) = &status.storage {
+        let gauges = [
+            ("disk_bytes", "Bytes in the data directory.", storage.disk_bytes as f64),
+            ("pending_bytes", "Bytes that wait to be written.", storage.pending_bytes as f64),
+            ("sync_last_seconds", "How long the last sync took.", storage.sync_last_ms / 1e3),
+            ("sync_longest_seconds", "The longest sync.", storage.sync_longest_ms / 1e3),
+        ];
+        for (name, help, value) in gauges {
+            family(&mut text, name, "gauge", help);
+            let _ = writeln!(text, "quorumor_{name} {value}");
+        }
+        let totals = [
+            ("syncs", "Syncs of the journal.", storage.syncs),
+            ("records_discarded", "Records without room.", storage.records_discarded),
+        ];
+        for (name, help, value) in totals {
+            family(&mut text, name, "counter", help);
+            let _ = writeln!(text, "quorumor_{name}_total {value}");
+        }
     }
     family(&mut text, "sent_messages", "counter", "Messages sent, one for each receiver.");
     for sent in &status.sent {

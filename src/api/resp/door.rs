@@ -355,7 +355,15 @@ async fn answer(
     replies: &mut Replies,
 ) -> io::Result<bool> {
     loop {
-        let pause = session.run(shared, requests, replies);
+        shared.node.uncrowded().await;
+        let (pause, waits) = session.run(shared, requests, replies);
+        if let Some(position) = waits
+            && let Err(stopped) = shared.node.durable(position).await
+        {
+            // Whether it is durable is not known, so nothing is claimed.
+            log::warn!("closing a client whose write may be lost: {stopped}");
+            return Ok(false);
+        }
         send(card.stream(), replies.as_bytes()).await?;
         replies.clear();
         match pause {

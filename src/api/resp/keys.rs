@@ -11,9 +11,9 @@ use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
-use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::protocol::cell::{KEY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::protocol::stamp::Dot;
-use crate::server::{Entered, Node};
+use crate::server::{Entered, Node, Position};
 
 /// The longest reply to one command; `MGET` over many large values would have no end otherwise. Four
 /// of the longest values.
@@ -33,16 +33,25 @@ const KEY_BYTES_EXTRA: usize = 200;
 pub(super) struct Batch<'a> {
     node: &'a Node,
     entered: Option<Entered<'a>>,
+    waits: Option<Position>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node) -> Self {
-        Self { node, entered: None }
+        Self { node, entered: None, waits: None }
     }
 
     /// Leaves the shard, so that others get in and pushes leave.
     pub(super) fn leave(&mut self) {
-        self.entered = None;
+        if let Some(entered) = self.entered.take() {
+            self.waits = entered.finish().max(self.waits);
+        }
+    }
+
+    /// Ends the batch; its answers must not be given before the journal is durable up to there.
+    pub(super) fn finish(mut self) -> Option<Position> {
+        self.leave();
+        self.waits
     }
 
     #[inline]
@@ -51,15 +60,19 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// What Redis says when it may use no more memory.
+const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 /// What came of a write, or nothing if it failed and that has been answered.
 #[inline]
-fn outcome(reply: Reply, replies: &mut Replies) -> Option<Written> {
+fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Written> {
     match reply {
         Reply::Written { dot, changed, .. } => Some(Written { dot: Some(dot), changed }),
         Reply::Nothing => Some(Written { dot: None, changed: 0 }),
         Reply::TooLarge => {
+            let value_bytes_max = batch.node.config().value_bytes_max;
             replies.error(format!(
-                "ERR too large: a key may take {KEY_BYTES_MAX} bytes, a value {VALUE_BYTES_MAX}, and \
+                "ERR too large: a key may take {KEY_BYTES_MAX} bytes, a value {value_bytes_max}, and \
                  one write, which travels to the peers as a whole, {WRITE_BYTES_MAX}"
             ));
             None
@@ -67,6 +80,15 @@ fn outcome(reply: Reply, replies: &mut Replies) -> Option<Written> {
         Reply::Reserved => {
             replies
                 .error("ERR reserved: keys that begin with \\0quorumor belong to the store itself");
+            None
+        }
+        Reply::OutOfMemory => {
+            replies.error(OOM);
+            None
+        }
+        Reply::Unwritable => {
+            let why = batch.node.refuses_writes().unwrap_or_default();
+            replies.error(format!("MISCONF writes are refused, reads go on: {why}"));
             None
         }
         Reply::Exhausted | Reply::Answer { .. } | Reply::Unknown | Reply::Begun => {
@@ -112,7 +134,7 @@ pub(super) fn set(
         return None;
     }
     let reply = batch.enter().set(arguments.at(1), arguments.at(2));
-    let written = outcome(reply, replies)?;
+    let written = outcome(batch, reply, replies)?;
     replies.ok();
     written.dot
 }
@@ -169,7 +191,8 @@ pub(super) fn mset(
     }
     let index = (1..arguments.len()).step_by(2);
     let pairs: Vec<_> = index.map(|it| (arguments.at(it), arguments.at(it + 1))).collect();
-    let written = outcome(batch.enter().set_all(&pairs), replies)?;
+    let reply = batch.enter().set_all(&pairs);
+    let written = outcome(batch, reply, replies)?;
     replies.ok();
     written.dot
 }
@@ -186,7 +209,7 @@ pub(super) fn del(
         let keys: Vec<_> = arguments.skip(1).iter().collect();
         batch.enter().delete(&keys)
     };
-    let written = outcome(reply, replies)?;
+    let written = outcome(batch, reply, replies)?;
     replies.count(written.changed);
     written.dot
 }

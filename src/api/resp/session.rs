@@ -25,6 +25,7 @@ use super::parse::{Arguments, Requests, Trust, integer};
 use super::reply::{Protocol, Replies};
 use super::{describe, info};
 use crate::protocol::stamp::Dot;
+use crate::server::Position;
 
 /// After this many bytes of replies they are sent before more is executed, so that a pipeline of
 /// large reads never gathers more than this and one reply.
@@ -120,13 +121,14 @@ impl Session {
         self.protocol
     }
 
-    /// Executes what has arrived, as far as it goes without waiting.
+    /// Executes what has arrived, as far as it goes without waiting. The replies must not be sent
+    /// before the journal is durable up to the place that is answered, if any.
     pub fn run(
         &mut self,
         shared: &Shared,
         requests: &mut Requests,
         replies: &mut Replies,
-    ) -> Pause {
+    ) -> (Pause, Option<Position>) {
         let mut batch = Batch::new(shared.node());
         let mut executed = 0;
         let mut last = None;
@@ -162,7 +164,7 @@ impl Session {
         if let Some(command) = last {
             self.card.active(command, self.protocol, Instant::now());
         }
-        pause
+        (pause, batch.finish())
     }
 
     /// Answers the `WAIT` for which [`Session::run`] stopped.

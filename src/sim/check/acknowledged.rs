@@ -1,11 +1,11 @@
 //! No acknowledged write gets lost, except to a greater stamp or with the last node that had it.
 //!
-//! Nodes live in memory, so what only one node had dies with it. Exactly that is excused: per key
-//! there is a stamp below which nothing in the end may show. An acknowledgement raises it to the
-//! write's own stamp. A crash lowers it to the greatest that reached any other node that is up, by
+//! What only one node had, and not on its disk, dies with it. Exactly that is excused: per key there
+//! is a stamp below which nothing in the end may show. An acknowledgement raises it to the write's
+//! own stamp. A crash lowers it to the greatest that reached any node that is up, or its disk, by
 //! the oracle's account of what was delivered, not by what the nodes say of themselves. A write that
 //! was only on its way at the time may arrive or not. A deletion may have been collected, and leaves
-//! nothing then.
+//! nothing then, or what its writer did not know of and a node that came later brought along.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::sim::world::World;
 pub(super) struct Acknowledged {
     /// Per key the least stamp.
     floors: BTreeMap<usize, Stamp>,
-    died: usize,
+    cells_died: usize,
 }
 
 impl Acknowledged {
@@ -31,10 +31,11 @@ impl Acknowledged {
         }
     }
 
-    /// A node dies; the oracle has forgotten it already.
-    pub(super) fn died_with(&mut self, node: usize, world: &World, oracle: &Oracle) {
+    /// A node has died; the oracle has forgotten already what it lost.
+    pub(super) fn died(&mut self, world: &World, oracle: &Oracle) {
+        let nodes = 0..world.plan().nodes;
         let others: Vec<_> =
-            world.shards().map(|(at, _)| at).filter(|other| *other != node).collect();
+            nodes.filter(|node| world.has_disks() || world.shard(*node).is_some()).collect();
         let before = std::mem::take(&mut self.floors);
         for (key, floor) in &before {
             let shown = others.iter().filter_map(|other| oracle.shown(*other, *key));
@@ -46,13 +47,13 @@ impl Acknowledged {
                 record.stamp <= *floor && left.is_none_or(|left| record.stamp > *left)
             };
             let records = oracle.records().iter().filter(|record| record.cell(*key).is_some());
-            self.died += records.filter(gone).count();
+            self.cells_died += records.filter(gone).count();
         }
     }
 
     /// How many cells of acknowledged writes died with a node, those written over included.
-    pub(super) fn died(&self) -> usize {
-        self.died
+    pub(super) fn cells_died(&self) -> usize {
+        self.cells_died
     }
 
     /// Whether every node that is up shows at least what must show.
@@ -61,8 +62,7 @@ impl Acknowledged {
             let reader = shard.reader();
             for (key, floor) in &self.floors {
                 let shown = reader.stamp(oracle.key(*key)).map(|(stamp, _)| stamp);
-                if shown.is_none_or(|shown| shown < *floor)
-                    && !(shown.is_none() && oracle.deletions(*key).any(|(at, _)| at == *floor))
+                if shown.is_none_or(|shown| shown < *floor) && !oracle.may_pass(*key, *floor, shown)
                 {
                     let key = oracle.key(*key);
                     let text = format!("{floor} of {key} was acknowledged; it shows {shown:?}");

@@ -34,7 +34,7 @@ mod same;
 mod shown;
 mod vector;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::happening::Happening;
@@ -42,6 +42,7 @@ use super::plan::{Act, ClientRequest};
 use super::world::World;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::cell::{Content, Write};
+use crate::protocol::config::Durability;
 use crate::protocol::delta::EXCHANGES_MAX;
 use crate::protocol::event::{Conflict, Event};
 use crate::protocol::message::Message;
@@ -77,6 +78,8 @@ pub struct Checks {
     vectors: Vectors,
     acknowledged: Acknowledged,
     answers: Answers,
+    /// Writes of which no client has been told yet.
+    made: BTreeMap<Token, usize>,
     /// What the step under way should lead to.
     expected: Expected,
     /// Checkers that keep quiet, so that tests can show what others notice.
@@ -98,6 +101,8 @@ struct Expected {
     writes: Vec<usize>,
     dots: BTreeSet<Dot>,
     conflicts: Vec<Conflict>,
+    /// The node that dies.
+    dies: Option<usize>,
 }
 
 impl Fault {
@@ -130,6 +135,7 @@ impl Checks {
             vectors: Vectors::new(nodes),
             acknowledged: Acknowledged::default(),
             answers: Answers::default(),
+            made: BTreeMap::new(),
             expected: Expected::default(),
             muted: &[],
             exchanges_max: EXCHANGES_MAX,
@@ -148,7 +154,7 @@ impl Checks {
 
     /// How many acknowledged writes were lost with the last node that had them.
     pub fn writes_died(&self) -> usize {
-        self.acknowledged.died()
+        self.acknowledged.cells_died()
     }
 
     /// How many writes were acknowledged.
@@ -170,6 +176,28 @@ impl Checks {
     /// # Errors
     /// The first rule that is broken.
     pub fn after(&mut self, world: &World) -> Result<(), Fault> {
+        if let Some(node) = self.expected.dies {
+            self.death(world, node);
+        }
+        let result = self.follow(world);
+        for token in world.released() {
+            if let Some(record) = self.made.remove(token) {
+                self.acknowledged.add(&self.oracle.records()[record]);
+            }
+        }
+        result
+    }
+
+    /// A node has died with all that its disk does not have.
+    fn death(&mut self, world: &World, node: usize) {
+        let unsaid = world.plan().settings.durability == Durability::Always;
+        self.oracle.lose(node, world.frames(node), unsaid);
+        self.shown.forget(node);
+        self.vectors.forget(node);
+        self.acknowledged.died(world, &self.oracle);
+    }
+
+    fn follow(&mut self, world: &World) -> Result<(), Fault> {
         let Some(node) = self.expected.node else { return Ok(()) };
         for (token, request) in std::mem::take(&mut self.expected.requests) {
             let result = self.acknowledge(world, node, token, &request);
@@ -188,7 +216,11 @@ impl Checks {
         self.heard(world, resurrection::check(world, node, &self.oracle, touched))?;
         self.heard(world, batch::check(world, node, &self.oracle, writes))?;
         let vector = self.vectors.check(world, node, &self.oracle);
-        self.heard(world, vector)
+        self.heard(world, vector)?;
+        if world.has_disks() {
+            self.oracle.checkpoint(node, world.frames(node));
+        }
+        Ok(())
     }
 
     /// Looks at a world that should have converged.
@@ -271,14 +303,12 @@ impl Checks {
             }
             Happening::PeerUp { node, .. }
             | Happening::PeerDown { node, .. }
+            | Happening::Synced { node, .. }
             | Happening::Wake { node } => self.expected.node = Some(*node),
-            Happening::Act(Act::Crash(node))
+            Happening::Act(Act::Crash(node) | Act::End(node))
                 if self.hears_of_deaths && world.shard(*node).is_some() =>
             {
-                self.oracle.forget(*node);
-                self.shown.forget(*node);
-                self.vectors.forget(*node);
-                self.acknowledged.died_with(*node, world, &self.oracle);
+                self.expected.dies = Some(*node);
             }
             Happening::Act(Act::Retire { node, .. } | Act::Rebuild(node)) => {
                 self.expected.node = Some(*node);
@@ -350,11 +380,10 @@ impl Checks {
             }
         };
         self.expected.touched.extend(cells.iter().map(|(key, _)| *key));
-        self.oracle.written(node, (stamp, dot), cells)?;
-        self.expected.writes.push(self.oracle.records().len() - 1);
-        if let Some(record) = self.oracle.records().last() {
-            self.acknowledged.add(record);
-        }
+        self.oracle.written(node, (stamp, dot), cells, world.frames(node))?;
+        let record = self.oracle.records().len() - 1;
+        self.expected.writes.push(record);
+        self.made.insert(token, record);
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub(super) struct CellRecord {
 }
 
 /// What a node should be like.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Model {
     /// Per key the greatest write that reached it.
     shows: BTreeMap<usize, usize>,
@@ -67,6 +67,10 @@ pub(super) struct Oracle {
     collected: BTreeSet<Key>,
     /// Names of cells that belong to the store itself.
     reserved: BTreeSet<Dot>,
+    /// Per node what it was like after each frame that its disk has.
+    checkpoints: Vec<Vec<(usize, Model)>>,
+    /// Per node the writes that it made, with the number of frames when they were recorded.
+    made: Vec<Vec<(usize, usize)>>,
 }
 
 impl Known {
@@ -91,7 +95,12 @@ impl Known {
 
 impl Oracle {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { models: (0..nodes).map(|_| Model::default()).collect(), ..Self::default() }
+        Self {
+            models: vec![Model::default(); nodes],
+            checkpoints: vec![Vec::new(); nodes],
+            made: vec![Vec::new(); nodes],
+            ..Self::default()
+        }
     }
 
     /// All keys that were ever named, with their numbers.
@@ -150,6 +159,18 @@ impl Oracle {
     /// was collected there.
     pub(super) fn is_collected(&self, shard: &Shard, key: usize, stamp: Stamp) -> bool {
         self.deletions(key).any(|(at, cell)| at >= stamp && shard.horizon().contains(cell.dot))
+    }
+
+    /// Whether something less than an acknowledged deletion may show: nothing, or, once the deletion
+    /// was collected, what its writer did not know of.
+    pub(super) fn may_pass(&self, key: usize, deleted: Stamp, shown: Option<Stamp>) -> bool {
+        let mut deletions = self.deletions(key).filter(|(at, _)| *at == deleted);
+        let Some((_, deletion)) = deletions.next() else { return false };
+        let Some(shown) = shown.and_then(|shown| self.by_stamp(shown)) else {
+            return shown.is_none();
+        };
+        self.was_collected(&self.keys[key])
+            && self.records[shown].cell(key).is_some_and(|shown| !deletion.knew(shown))
     }
 
     /// A node has collected deletions.
@@ -229,9 +250,28 @@ impl Oracle {
         Ok(keys.into_iter().filter_map(|key| self.reach(node, number, key, true)).collect())
     }
 
-    /// A node has died with all it had.
-    pub(super) fn forget(&mut self, node: usize) {
-        self.models[node] = Model::default();
+    /// A node's disk has `frames` now: this is what they stand for.
+    pub(super) fn checkpoint(&mut self, node: usize, frames: usize) {
+        let checkpoints = &mut self.checkpoints[node];
+        if checkpoints.last().is_none_or(|(before, _)| *before < frames) {
+            checkpoints.push((frames, self.models[node].clone()));
+        }
+    }
+
+    /// A node has died and lost all but the first `frames` of its disk. Where nothing was sent
+    /// before it was durable (`unsaid`), the writes in the others were never made.
+    pub(super) fn lose(&mut self, node: usize, frames: usize, unsaid: bool) {
+        let checkpoints = &mut self.checkpoints[node];
+        checkpoints.retain(|(after, _)| *after <= frames);
+        self.models[node] = checkpoints.last().map_or_else(Model::default, |last| last.1.clone());
+        let lost = self.made[node].extract_if(.., |(after, _)| *after > frames);
+        for (_, number) in lost.filter(|_| unsaid) {
+            let record = &self.records[number];
+            self.by_stamp.remove(&record.stamp);
+            for cell in &record.cells {
+                self.by_dot.remove(&cell.dot);
+            }
+        }
     }
 
     /// A client was told that its write was done; `last` is the dot of its last cell.
@@ -240,6 +280,7 @@ impl Oracle {
         node: usize,
         (stamp, last): (Stamp, Dot),
         cells: Vec<(usize, Content)>,
+        frames: usize,
     ) -> Result<(), Fault> {
         let number = self.records.len();
         let first = (last.seq + 1).saturating_sub(cells.len() as u64);
@@ -262,6 +303,7 @@ impl Oracle {
         }
         let keys: Vec<_> = record.cells.iter().map(|cell| cell.key).collect();
         self.records.push(record);
+        self.made[node].push((frames, number));
         for key in keys {
             if let Some((shown, _)) = self.shown(node, key)
                 && shown.stamp >= stamp

@@ -1,0 +1,286 @@
+//! Records: what a shard needs to rise again, as bytes.
+//!
+//! A shard writes records into its output (`Output::append`); whoever runs it makes them durable, in
+//! order, the records of one output together or not at all. [`super::recovery`] makes a shard of them
+//! again, and the same records, written by `Shard::export`, are a snapshot or a backup.
+//!
+//! - Of a cell that took its place the whole cell is recorded. One that lost on arrival is recorded
+//!   as lost, without its value: the winner may be collected before the loser's record is read again,
+//!   and then nothing would keep the loser from showing.
+//! - A vector merged after a delta is recorded as the dots that were new.
+//! - Applying records again changes nothing, so a snapshot may be streamed while writes go on, and
+//!   the journal since its beginning be replayed over it.
+//!
+//! On disk a record is its length (32 bits, little endian), one byte for its kind, and its body in
+//! MessagePack. Framing, checksums and files are the affair of the room that stores them.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::cell::{CellWrite, Content, Field, Key, Seen};
+use super::id::Origin;
+use super::stamp::{Epoch, Lamport, Stamp};
+use super::version::VersionVector;
+
+/// The number of the format of records; stored with them.
+pub const RECORD_VERSION: u32 = 1;
+
+/// The memory that is kept for the next records: many times what a batch of clients' writes takes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// The bytes before the body of a record.
+const HEAD_BYTES: usize = 5;
+
+/// What is to be made durable, before anything else of an output is done.
+#[derive(Debug, Default, Clone)]
+pub struct Append {
+    /// Records, one behind the other: durable together or not at all.
+    pub records: Vec<u8>,
+    /// Whether the rest of the output must wait until the records are durable, even where writes
+    /// are otherwise answered before.
+    pub first: bool,
+    /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
+    /// before them are durable.
+    pub tell: Option<u64>,
+}
+
+/// Why bytes are not records.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes end within a record.
+    #[error("records end in the middle of one")]
+    Short,
+    /// A kind that this version does not know.
+    #[error("a record of kind {0}, which this version does not know")]
+    Kind(u8),
+    /// The body is not what its kind says.
+    #[error("a record that cannot be decoded: {0}")]
+    Malformed(#[from] rmp_serde::decode::Error),
+    /// The numbers in it contradict each other.
+    #[error("a record with numbers that cannot be")]
+    Impossible,
+}
+
+/// One record.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Record {
+    /// A life as a writer begins.
+    Begin(Begin),
+    /// A life ended in order: nothing was sent that is not recorded.
+    End,
+    /// No stamp has a greater counter unless a later record says so.
+    Ceiling(Lamport),
+    /// The counter had come this far.
+    Counter(Lamport),
+    /// A cell took its place.
+    Cell(Recorded),
+    /// A cell lost against one that stands; without its value.
+    Lost(Recorded),
+    /// Cells that are kept, of one origin and epoch.
+    Cells(Run),
+    /// These dots are held.
+    Held(VersionVector),
+}
+
+/// The beginning of a life as a writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Begin {
+    pub(super) incarnation: u64,
+    /// Whether everything is durable before it is sent.
+    pub(super) durable_first: bool,
+}
+
+/// A cell that took its place.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+pub(super) struct Recorded {
+    pub(super) stamp: Stamp,
+    pub(super) seq: u64,
+    /// How many dots right before are held along with it.
+    pub(super) covers: u32,
+    pub(super) cell: CellWrite,
+}
+
+/// Cells of one origin and epoch in the order of their dots, with small numbers instead of great
+/// ones.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Run {
+    epoch: Epoch,
+    origin: u64,
+    cells: Vec<Kept>,
+}
+
+/// A cell in a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Kept {
+    /// How far its number is above that of the one before; the first counts from 0.
+    seq_step: u64,
+    lamport_step: u64,
+    key: Key,
+    field: Field,
+    content: Content,
+    seen: Seen,
+    known: Seen,
+}
+
+/// A cell as the store keeps it.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct KeptCell {
+    pub(super) stamp: Stamp,
+    pub(super) seq: u64,
+    pub(super) cell: CellWrite,
+    /// What was merged here beyond what the writer had seen.
+    pub(super) known: Seen,
+}
+
+impl Append {
+    /// Forgets everything but keeps the memory, unless that is much.
+    pub fn reuse(&mut self) {
+        if self.records.capacity() > KEPT_BYTES_MAX {
+            self.records = Vec::new();
+        }
+        self.records.clear();
+        self.first = false;
+        self.tell = None;
+    }
+
+    fn add(&mut self, kind: u8, body: &impl Serialize) {
+        let head = self.records.len();
+        self.records.extend([0, 0, 0, 0, kind]);
+        let mut serializer = rmp_serde::Serializer::new(&mut self.records);
+        body.serialize(&mut serializer).expect("a record in memory can be encoded");
+        let body = self.records.len() - head - HEAD_BYTES;
+        let length = u32::try_from(body).expect("a record has less than 4 GiB");
+        self.records[head..head + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    pub(super) fn begin(&mut self, begin: Begin) {
+        self.add(1, &begin);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.add(2, &());
+    }
+
+    pub(super) fn ceiling(&mut self, ceiling: Lamport) {
+        self.add(3, &ceiling);
+    }
+
+    pub(super) fn counter(&mut self, counter: Lamport) {
+        self.add(4, &counter);
+    }
+
+    pub(super) fn cell(&mut self, stamp: Stamp, seq: u64, covers: u32, cell: &CellWrite) {
+        self.add(5, &(stamp, seq, covers, cell));
+    }
+
+    /// A cell that lost; its value is not worth recording.
+    pub(super) fn lost(&mut self, stamp: Stamp, seq: u64, covers: u32, cell: &CellWrite) {
+        let CellWrite { key, field, seen, .. } = cell;
+        self.add(8, &(stamp, seq, covers, (key, field, Content::Tombstone, seen)));
+    }
+
+    /// Adds cells that are kept, in any order.
+    pub(super) fn cells(&mut self, mut cells: Vec<KeptCell>) {
+        cells.sort_unstable_by_key(|kept| (kept.stamp.epoch, kept.stamp.origin, kept.seq));
+        let mut run = Run::default();
+        let (mut seq, mut lamport) = (0, 0);
+        for KeptCell { stamp, seq: own, cell, known } in cells {
+            if run.cells.is_empty() || (run.epoch, run.origin) != (stamp.epoch, stamp.origin.0) {
+                self.run(&run);
+                run = Run { epoch: stamp.epoch, origin: stamp.origin.0, cells: Vec::new() };
+                (seq, lamport) = (0, 0);
+            }
+            let CellWrite { key, field, content, seen } = cell;
+            let lamport_step = stamp.lamport.0.wrapping_sub(lamport);
+            let kept = Kept { seq_step: own - seq, lamport_step, key, field, content, seen, known };
+            run.cells.push(kept);
+            (seq, lamport) = (own, stamp.lamport.0);
+        }
+        self.run(&run);
+    }
+
+    fn run(&mut self, run: &Run) {
+        if !run.cells.is_empty() {
+            self.add(6, run);
+        }
+    }
+
+    pub(super) fn held(&mut self, held: &VersionVector) {
+        self.add(7, held);
+    }
+}
+
+impl Run {
+    /// The cells, with their own numbers.
+    pub(super) fn into_cells(self) -> Result<Vec<KeptCell>, RecordError> {
+        let origin = Origin(self.origin);
+        let (mut seq, mut lamport) = (0u64, 0u64);
+        let cells = self.cells.into_iter().map(|kept| {
+            seq = seq.checked_add(kept.seq_step).ok_or(RecordError::Impossible)?;
+            lamport = lamport.wrapping_add(kept.lamport_step);
+            let Kept { key, field, content, seen, known, .. } = kept;
+            let stamp = Stamp { epoch: self.epoch, lamport: Lamport(lamport), origin };
+            let cell = CellWrite { key, field, content, seen };
+            match seq > 0 && seq <= lamport {
+                true => Ok(KeptCell { stamp, seq, cell, known }),
+                false => Err(RecordError::Impossible),
+            }
+        });
+        cells.collect()
+    }
+}
+
+impl Recorded {
+    fn of(body: &[u8]) -> Result<Self, RecordError> {
+        let recorded: Self = of(body)?;
+        let Self { stamp, seq, covers, .. } = &recorded;
+        match *seq > u64::from(*covers) && *seq <= stamp.lamport.0 {
+            true => Ok(recorded),
+            false => Err(RecordError::Impossible),
+        }
+    }
+}
+
+/// The records in `bytes`, in order; ends after the first error.
+pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record, RecordError>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let (record, rest) = match split(bytes) {
+            Some((kind, body, rest)) => (decode(kind, body), rest),
+            None => (Err(RecordError::Short), &[][..]),
+        };
+        bytes = if record.is_ok() { rest } else { &[] };
+        Some(record)
+    })
+}
+
+/// The kind and body of the first record, and what follows.
+fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (kind, rest) = rest.split_first()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (body, rest) = rest.split_at_checked(length)?;
+    Some((*kind, body, rest))
+}
+
+fn decode(kind: u8, body: &[u8]) -> Result<Record, RecordError> {
+    Ok(match kind {
+        1 => Record::Begin(of(body)?),
+        2 => Record::End,
+        3 => Record::Ceiling(of(body)?),
+        4 => Record::Counter(of(body)?),
+        5 => Record::Cell(Recorded::of(body)?),
+        6 => Record::Cells(of(body)?),
+        7 => Record::Held(of(body)?),
+        8 => Record::Lost(Recorded::of(body)?),
+        kind => return Err(RecordError::Kind(kind)),
+    })
+}
+
+fn of<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    deserializer.set_max_depth(super::codec::DEPTH_MAX);
+    Ok(T::deserialize(&mut deserializer)?)
+}

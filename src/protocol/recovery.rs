@@ -1,0 +1,267 @@
+//! From records back to a shard: a pure function of what was durable.
+//!
+//! What must stay true:
+//! - What was acknowledged and durable is there again, and the shard holds, for every dot that it
+//!   marks, that cell or something greater, as it did before.
+//! - No dot or stamp is used twice. After an orderly end, or where everything was durable before it
+//!   was sent, the life as a writer goes on. Otherwise peers may hold writes of ours that we do not
+//!   remember: a new life begins, as a new origin, and its stamps are above the reserved ceiling. The
+//!   tail of the old life comes back from peers like anybody's writes.
+//!
+//! The number of a life is a counter in its upper half and random in its lower half: a directory that
+//! was copied or brought back from a backup hardly ever begins a life that has already been.
+
+use super::config::{Config, Durability};
+use super::id::Origin;
+use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded};
+use super::shard::Shard;
+use super::stamp::{Dot, Lamport};
+use super::store::Store;
+use super::version::VersionVector;
+
+/// How many counters are reserved at a time: the distance by which a life that begins after a crash
+/// is ahead of where it could have been, and how seldom a write waits for a reservation.
+const LAMPORT_RESERVED: u64 = 1 << 20;
+
+/// A shard that is being made from records. See the module's documentation.
+pub struct Recovery {
+    store: Store,
+    vector: VersionVector,
+    lamport: Lamport,
+    ceiling: Lamport,
+    life: Option<Begin>,
+    ended: bool,
+}
+
+/// What a shard keeps in mind about its records.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    /// The greatest counter that may be used.
+    ceiling: Lamport,
+}
+
+impl Recovery {
+    /// Nothing yet; `hash_seed` is that of the shard's configuration.
+    pub fn new(hash_seed: u64) -> Self {
+        Self {
+            store: Store::new(hash_seed),
+            vector: VersionVector::default(),
+            lamport: Lamport(0),
+            ceiling: Lamport(0),
+            life: None,
+            ended: false,
+        }
+    }
+
+    /// How many cells have been found so far.
+    pub fn cells(&self) -> usize {
+        self.store.cells()
+    }
+
+    /// Takes in records that were durable together.
+    ///
+    /// # Errors
+    /// When the bytes are not records of this version: another version wrote them, or they are
+    /// damaged in a way that no checksum shows. Nothing more should then be taken in.
+    pub fn apply(&mut self, records: &[u8]) -> Result<(), RecordError> {
+        record::read(records).try_for_each(|record| self.take(record?))
+    }
+
+    fn take(&mut self, record: Record) -> Result<(), RecordError> {
+        self.ended = false;
+        match record {
+            Record::Begin(life) => {
+                // A snapshot names the life in which it was made.
+                if self.life.is_none_or(|before| before.incarnation <= life.incarnation) {
+                    self.life = Some(life);
+                }
+            }
+            Record::End => self.ended = true,
+            Record::Ceiling(ceiling) => self.ceiling = self.ceiling.max(ceiling),
+            Record::Counter(counter) => self.lamport = self.lamport.max(counter),
+            Record::Cell(cell) => {
+                self.hold(&cell);
+                self.store.merge(cell.stamp, cell.seq, cell.cell);
+            }
+            Record::Lost(cell) => {
+                self.hold(&cell);
+                self.store.lose(cell.stamp, cell.seq, cell.cell);
+            }
+            Record::Cells(run) => run.into_cells()?.into_iter().for_each(|kept| self.keep(kept)),
+            Record::Held(held) => self.vector.merge(&held),
+        }
+        self.store.forget_displaced();
+        Ok(())
+    }
+
+    fn hold(&mut self, cell: &Recorded) {
+        let first = cell.seq - u64::from(cell.covers);
+        self.vector.insert_all(cell.stamp.origin, first, cell.seq);
+        self.lamport = self.lamport.max(cell.stamp.lamport);
+    }
+
+    fn keep(&mut self, kept: KeptCell) {
+        let KeptCell { stamp, seq, .. } = kept;
+        self.vector.insert(Dot { origin: stamp.origin, seq });
+        self.lamport = self.lamport.max(stamp.lamport);
+        self.store.restore(kept);
+    }
+
+    /// The shard, and what has to be durable before it does anything.
+    ///
+    /// `config` may name any origin and incarnation: they follow from the records. `dice` is random.
+    pub fn into_shard(mut self, mut config: Config, dice: u32) -> (Shard, Append) {
+        let goes_on = |life: &&Begin| self.ended || life.durable_first;
+        let incarnation = match self.life.as_ref().filter(goes_on) {
+            Some(life) => life.incarnation,
+            None => {
+                let lives = self.life.map_or(0, |life| life.incarnation >> 32);
+                ((lives + 1) << 32) | u64::from(dice)
+            }
+        };
+        if !self.ended {
+            self.lamport = self.lamport.max(self.ceiling);
+        }
+        config.origin = Origin::of(config.node, incarnation);
+        config.incarnation = incarnation;
+        let durable_first = config.durability == Durability::Always;
+        let mut append = Append::default();
+        append.begin(Begin { incarnation, durable_first });
+        append.counter(self.lamport);
+        let shard = Shard::risen(config, self.store, self.vector, self.lamport);
+        (shard, append)
+    }
+}
+
+impl Recording {
+    /// The greatest counter that may be used.
+    pub(super) fn ceiling(&self) -> Lamport {
+        self.ceiling
+    }
+
+    /// Sees to it that a write with this counter is covered by a ceiling that is durable before the
+    /// write is known to anybody.
+    pub(super) fn reserve(&mut self, lamport: Lamport, append: &mut Append) {
+        if lamport > self.ceiling {
+            self.ceiling = Lamport(lamport.0.saturating_add(LAMPORT_RESERVED));
+            append.ceiling(self.ceiling);
+            append.first = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::boundary::{Input, Output, Request, Token};
+    use crate::protocol::id::NodeId;
+    use crate::protocol::time::Time;
+
+    fn config(durability: Durability) -> Config {
+        Config { durability, ..Config::new(NodeId(1), Origin(0), 7) }
+    }
+
+    /// A shard that has written, with all that it recorded.
+    fn written(durability: Durability, steps: &[(u8, bool)]) -> (Shard, Vec<u8>) {
+        let (mut shard, append) = Recovery::new(7).into_shard(config(durability), 1);
+        let mut records = append.records;
+        let mut output = Output::default();
+        for (key, delete) in steps {
+            let key = &[*key % 8][..];
+            let request = match delete {
+                true => Request::Delete(&[key]),
+                false => Request::Set { key, value: &[*key.first().unwrap(); 5] },
+            };
+            shard.handle(Time::START, Input::Request(Token(0), request), &mut output);
+            records.append(&mut output.append.records);
+            output.clear();
+        }
+        (shard, records)
+    }
+
+    fn risen(records: &[u8], durability: Durability) -> Shard {
+        let mut recovery = Recovery::new(7);
+        recovery.apply(records).unwrap();
+        recovery.into_shard(config(durability), 2).0
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(u8, bool)>> {
+        proptest::collection::vec((any::<u8>(), any::<bool>()), 0..60)
+    }
+
+    proptest! {
+        /// What was recorded, and what is exported in pieces of any size, is the shard again.
+        #[test]
+        fn a_shard_rises_from_its_records(steps in steps(), bytes_max in 1..500usize) {
+            let (shard, records) = written(Durability::Always, &steps);
+            let mut export = Append::default();
+            shard.export_head(&mut export);
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
+                cursor = shard.export_cells(from, bytes_max, &mut export);
+            }
+            for records in [records, export.records] {
+                let again = risen(&records, Durability::Always);
+                prop_assert_eq!(again.summary(), shard.summary());
+                prop_assert_eq!(again.store().cells(), shard.store().cells());
+                prop_assert!(again.lamport() >= shard.lamport());
+            }
+        }
+
+        /// After a crash a life goes on only where nothing was said before it was durable; otherwise
+        /// the next one is another origin, above every counter that the last one could use.
+        #[test]
+        fn no_dot_or_stamp_is_used_twice(steps in steps(), kept in any::<prop::sample::Index>()) {
+            let (shard, records) = written(Durability::Always, &steps);
+            let again = risen(&records, Durability::Always);
+            prop_assert_eq!(again.config().origin, shard.config().origin);
+
+            let (mut shard, mut records) = written(Durability::Interval, &steps);
+            // The first write of all waits for its ceiling.
+            let whole: Vec<_> = starts(&records).collect();
+            let first = whole.iter().position(|at| records.get(*at + 4) == Some(&3)).map_or(0, |at| at + 1);
+            let lost = whole[(first + kept.index(whole.len())).min(whole.len() - 1)];
+            let cut = risen(&records[..lost], Durability::Interval);
+            prop_assert_ne!(cut.config().origin, shard.config().origin);
+            prop_assert!(cut.lamport() >= shard.lamport());
+
+            let mut output = Output::default();
+            shard.end(&mut output);
+            records.extend(&output.append.records);
+            let again = risen(&records, Durability::Interval);
+            prop_assert_eq!(again.config().origin, shard.config().origin);
+            prop_assert_eq!(again.lamport(), shard.lamport());
+            shard.handle(Time::START, Input::Wake, &mut output);
+        }
+
+        /// Bytes that are no records are an error and nothing worse.
+        #[test]
+        fn rubbish_is_refused(
+            steps in steps(),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let (_, mut records) = written(Durability::Interval, &steps);
+            let at = at.index(records.len());
+            records[at] = byte;
+            let mut recovery = Recovery::new(7);
+            let _ = recovery.apply(&records);
+            let _ = Recovery::new(7).apply(&records[at..]);
+            let _ = recovery.into_shard(config(Durability::Interval), 3);
+        }
+    }
+
+    /// Where each record begins, and where all end.
+    fn starts(records: &[u8]) -> impl Iterator<Item = usize> {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let at = next?;
+            next = records
+                .get(at..at + 4)
+                .map(|length| at + 5 + u32::from_le_bytes(length.try_into().unwrap()) as usize);
+            Some(at)
+        })
+    }
+}

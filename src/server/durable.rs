@@ -1,0 +1,474 @@
+//! What a node makes durable, what waits for that, and what it refuses while it cannot.
+//!
+//! A shard's records go to the journal before anything else of its output is done. Where nobody may
+//! hear of a write before it is durable (always with [`Durability::Always`], otherwise only when
+//! counters are reserved), messages and replies are parked, in order, until the journal's syncing
+//! thread says that it has come so far; that thread sends them itself. So one sync serves all
+//! clients and peers that wait, and no task is woken in between but the clients' own.
+//!
+//! # When the journal takes nothing
+//! On a full disk, and after a failed write or sync, clients' writes are refused with the reason;
+//! reads and gossip go on, in memory. There is one exception: a write of this node that is not
+//! durable and now will not be must not get around under a name that this node forgets in a crash,
+//! so until a snapshot has it, nothing is sent. When there is room again a snapshot is written, and
+//! then writes are taken again. A failed sync is never tried again: that lasts until a restart.
+//!
+//! # Snapshots
+//! When the journal since the last snapshot is longer than the state, or has reached a bound, the
+//! state is streamed to a new one in slices, each under the shard's lock for less than a millisecond.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use parking_lot::Mutex;
+
+use super::node::{Inner, Node, StartError};
+use crate::net::NodeIdentity;
+use crate::protocol::boundary::{Output, Reply, Send, Token};
+use crate::protocol::config::{Config, Durability};
+use crate::protocol::record::Append;
+use crate::protocol::recovery::Recovery;
+use crate::protocol::shard::Shard;
+use crate::storage::{
+    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped, Sync,
+};
+
+/// The small file with the key that gives a node its id.
+const IDENTITY_BLOB: &str = "identity";
+
+/// How long the journal may become before the state is written anew, however large the state is:
+/// what a start reads in half a second.
+const JOURNAL_BYTES_MAX: u64 = 256 << 20;
+
+/// A journal shorter than this is not worth a snapshot: a few segments, prepared ones included.
+const JOURNAL_BYTES_MIN: u64 = 40 << 20;
+
+/// How often it is considered whether a snapshot is due.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The bytes of cells that are copied out of the shard at a time: under a millisecond.
+const SLICE_BYTES: usize = 256 * 1024;
+
+/// About what a cell takes on disk beside its key and value.
+const CELL_BYTES_EXTRA: u64 = 24;
+
+/// How often the progress of a long recovery is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where and how a node keeps what it holds.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// The data directory; made if it is not there.
+    pub directory: PathBuf,
+    /// When writes become durable; [`Durability::None`] is for nodes without a directory.
+    pub durability: Durability,
+    /// How long between two syncs with [`Durability::Interval`].
+    pub sync_interval: Duration,
+    /// Whether to start in spite of damage, with whatever can be read; the rest comes from peers.
+    pub salvage: bool,
+}
+
+impl StorageConfig {
+    /// A directory with the default durability.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            durability: Durability::Interval,
+            sync_interval: Duration::from_secs(1),
+            salvage: false,
+        }
+    }
+}
+
+/// The durable side of a node.
+pub(super) struct Durable {
+    journal: Journal,
+    durability: Durability,
+    sync_interval: Duration,
+    /// Whether the journal takes records, and so clients their writes.
+    is_open: AtomicBool,
+    state: Mutex<State>,
+    queue: Mutex<Queue>,
+    /// The node, once it runs; told by the syncing thread.
+    node: Arc<OnceLock<Weak<Inner>>>,
+    recovered: Recovered,
+    snapshotting: AtomicBool,
+}
+
+/// What a start found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) cells: usize,
+    pub(super) took: Duration,
+}
+
+/// What waits for a sync.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Nothing may be sent before this is durable.
+    barrier: Position,
+    parked: VecDeque<Parked>,
+    /// What the shard wants to be told of.
+    tells: VecDeque<(Position, u64)>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    until: Position,
+    sends: Vec<Send>,
+    replies: Vec<(Token, Reply)>,
+}
+
+/// A node's shard and identity as its directory has them.
+pub(super) struct Risen {
+    pub(super) durable: Durable,
+    pub(super) identity: NodeIdentity,
+    pub(super) shard: Shard,
+}
+
+/// Opens a data directory and makes a shard of it. Blocks.
+///
+/// `identity` is for a directory that has none; `config` makes a shard's configuration of an id.
+pub(super) fn rise(
+    storage: &StorageConfig,
+    identity: &NodeIdentity,
+    config: impl FnOnce(&NodeIdentity) -> Result<Config, StartError>,
+    dice: u32,
+) -> Result<Risen, StartError> {
+    let started = Instant::now();
+    let directory = Directory::open(&storage.directory)?;
+    let identity = match directory.read_blob(IDENTITY_BLOB)? {
+        Some(seed) => {
+            let seed = seed
+                .try_into()
+                .map_err(|_| StartError::Identity { path: directory.path().to_owned() })?;
+            NodeIdentity::from_seed(seed)?
+        }
+        None => {
+            directory.write_blob(IDENTITY_BLOB, identity.seed())?;
+            identity.clone()
+        }
+    };
+    let mut config = config(&identity)?;
+    config.durability = storage.durability;
+    // Until the roster and what was collected are in the records, a node with a directory goes without.
+    config.roster = storage.durability == Durability::None;
+    let mut recovery = Recovery::new(config.hash_seed);
+    let mut visit = |frame: RecoveredFrame<'_>| {
+        recovery.apply(frame.bytes).map_err(|error| Rejected(error.to_string()))
+    };
+    let mut told = Instant::now();
+    let mut progress = |progress: crate::storage::Progress| {
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            let percent = progress.bytes_read * 100 / progress.bytes_total.max(1);
+            log::info!("reading {}: {percent} %", storage.directory.display());
+        }
+    };
+    let slot = Arc::new(OnceLock::<Weak<Inner>>::new());
+    let released = Arc::clone(&slot);
+    let options = JournalOptions {
+        salvage: storage.salvage,
+        on_durable: Box::new(move |position| {
+            if let Some(inner) = released.get().and_then(Weak::upgrade) {
+                inner.released(position);
+            }
+        }),
+        ..JournalOptions::new(match storage.durability {
+            Durability::Always => Sync::Always,
+            _ => Sync::Interval(storage.sync_interval),
+        })
+    };
+    let (journal, found) = Journal::open(&directory, options, &mut visit, &mut progress)?;
+    let cells = recovery.cells();
+    if let Some(cut) = &found.cut {
+        log::warn!(
+            "{}: cut {} bytes from byte {} on, of a write that was under way in a crash",
+            cut.path.display(),
+            cut.bytes,
+            cut.offset
+        );
+    }
+    for skipped in &found.skipped {
+        log::warn!("{} at byte {}: {}", skipped.path.display(), skipped.offset, skipped.what);
+    }
+    let (shard, append) = recovery.into_shard(config, dice);
+    let position = journal.append(&append.records);
+    journal.sync_now();
+    if journal.state() == State::Open {
+        futures_lite::future::block_on(journal.synced(position))?;
+    }
+    let took = started.elapsed();
+    let durable = Durable {
+        is_open: AtomicBool::new(journal.state() == State::Open),
+        state: Mutex::new(journal.state()),
+        journal,
+        durability: storage.durability,
+        sync_interval: storage.sync_interval,
+        queue: Mutex::default(),
+        node: slot,
+        recovered: Recovered { cells, took },
+        snapshotting: AtomicBool::new(false),
+    };
+    Ok(Risen { durable, identity, shard })
+}
+
+impl Durable {
+    /// Tells the syncing thread whose journal it is.
+    pub(super) fn attach(&self, node: Weak<Inner>) {
+        // Once, at the start.
+        let _ = self.node.set(node);
+    }
+
+    /// Appends an output's records. If nobody may hear of them before they are durable, its messages
+    /// and replies are kept here, and the place in the journal is answered that they wait for.
+    pub(super) fn append(&self, output: &mut Output) -> Option<Position> {
+        let append = &mut output.append;
+        let mut queue = self.queue.lock();
+        if !append.records.is_empty() {
+            let position = self.journal.append(&append.records);
+            if append.first {
+                queue.barrier = position;
+            }
+            if let Some(token) = append.tell {
+                queue.tells.push_back((position, token));
+            }
+            append.reuse();
+        }
+        let until = queue.barrier;
+        if until <= self.journal.durable() {
+            return None;
+        }
+        if !self.is_open.load(Ordering::Acquire) {
+            // See the module's documentation: it would get around and be forgotten.
+            output.send.clear();
+            return Some(until);
+        }
+        if !output.send.is_empty() || !output.reply.is_empty() {
+            let sends = std::mem::take(&mut output.send);
+            let replies = std::mem::take(&mut output.reply);
+            queue.parked.push_back(Parked { until, sends, replies });
+        }
+        if self.durability != Durability::Always {
+            self.journal.sync_now();
+        }
+        Some(until)
+    }
+
+    /// Whether clients' writes are taken.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Whether so much waits for the disk that clients and peers should wait as well.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.journal.is_crowded()
+    }
+
+    /// What the journal can do now.
+    pub(super) fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    pub(super) fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    pub(super) fn sync_interval(&self) -> Duration {
+        self.sync_interval
+    }
+
+    /// Takes note of what the journal can do; what waited for a sync that will not come is dropped:
+    /// clients are told by whoever answers them, and rounds make good for messages.
+    fn changed(&self, state: &State) {
+        let is_open = *state == State::Open;
+        self.is_open.store(is_open, Ordering::Release);
+        *self.state.lock() = state.clone();
+        if !is_open {
+            self.queue.lock().parked.clear();
+        }
+    }
+
+    /// Whether the state should be written anew.
+    fn wants_snapshot(&self, live_bytes: u64) -> bool {
+        let journal = self.journal.disk_bytes().saturating_sub(live_bytes);
+        journal >= JOURNAL_BYTES_MIN && (journal >= live_bytes || journal >= JOURNAL_BYTES_MAX)
+    }
+}
+
+impl Inner {
+    /// The journal has come so far; called by its syncing thread.
+    fn released(&self, position: Position) {
+        let Some(durable) = &self.durable else { return };
+        let mut tells: Vec<u64> = Vec::new();
+        {
+            let mut queue = durable.queue.lock();
+            let ready = queue.parked.partition_point(|one| one.until <= position);
+            for parked in queue.parked.drain(..ready) {
+                // With the queue locked, so that nothing overtakes it.
+                parked.sends.into_iter().for_each(|send| self.send_one(send));
+                for (token, reply) in parked.replies {
+                    self.asked.answer(token, reply);
+                }
+            }
+            let ready = queue.tells.partition_point(|tell| tell.0 <= position);
+            tells.extend(queue.tells.drain(..ready).map(|tell| tell.1));
+        }
+        for token in tells {
+            self.made_durable(token);
+        }
+    }
+}
+
+impl Node {
+    /// Waits until everything that this node has written so far is durable; at once if it keeps
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the journal cannot make it durable, now or ever; the error says why.
+    pub async fn synced(&self) -> Result<(), Stopped> {
+        let Some(durable) = &self.inner().durable else { return Ok(()) };
+        durable.journal.sync_now();
+        durable.journal.synced(durable.journal.appended()).await
+    }
+
+    /// Waits until a batch whose answers had to wait for that is durable; see
+    /// [`super::Entered::finish`].
+    ///
+    /// # Errors
+    /// As [`Node::synced`].
+    pub async fn durable(&self, position: Position) -> Result<(), Stopped> {
+        match &self.inner().durable {
+            Some(durable) => durable.journal.synced(position).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits while the disk is so far behind that more would only fill the memory.
+    pub async fn uncrowded(&self) {
+        let Some(durable) = &self.inner().durable else { return };
+        while durable.is_crowded() && durable.is_open() {
+            // Half of a crowd is gone by the time that its last is written.
+            if durable.journal.synced(durable.journal.appended()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Why clients' writes are refused now, in words; `None` while they are taken.
+    pub fn refuses_writes(&self) -> Option<String> {
+        let durable = self.inner().durable.as_ref()?;
+        match durable.state() {
+            State::Open => None,
+            State::Full { reason } => Some(format!("no room in the data directory: {reason}")),
+            State::CatchingUp => {
+                Some("there is room again; a snapshot is being written".to_owned())
+            }
+            State::Failed { reason } => {
+                Some(format!("the data directory failed, restart the node: {reason}"))
+            }
+            State::Closed => Some("the node has been closed".to_owned()),
+        }
+    }
+}
+
+/// Follows what the journal can do, and tells it.
+pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
+    let mut seen = journal.state();
+    loop {
+        if let Some(durable) = node.upgrade().as_ref().and_then(|inner| inner.durable.as_ref()) {
+            durable.changed(&seen);
+        } else {
+            return;
+        }
+        match &seen {
+            State::Open => {}
+            State::Closed => return,
+            State::CatchingUp => {
+                log::info!("the data directory is being brought up to date");
+                snapshot(&node).await;
+            }
+            State::Full { reason } => log::error!(
+                "writes are refused, reads and gossip go on: no room in the data directory: {reason}"
+            ),
+            State::Failed { reason } => log::error!(
+                "writes are refused for good, reads and gossip go on: {reason}; mend the disk and \
+                 restart"
+            ),
+        }
+        let next = journal.state_changed(&seen).await;
+        if next == State::Open {
+            log::info!("writes are taken again");
+        }
+        seen = next;
+    }
+}
+
+/// Writes the state anew when the journal has become long.
+pub(super) async fn keep_compact(node: Weak<Inner>) {
+    loop {
+        Timer::after(SNAPSHOT_INTERVAL).await;
+        let Some(inner) = node.upgrade().filter(|inner| !inner.is_closed()) else { return };
+        let Some(durable) = &inner.durable else { return };
+        let live_bytes = {
+            let slot = inner.shard.lock();
+            let store = slot.shard.store();
+            store.bytes() as u64 + CELL_BYTES_EXTRA * store.cells() as u64
+        };
+        let due = durable.is_open() && durable.wants_snapshot(live_bytes);
+        drop(inner);
+        if due {
+            snapshot(&node).await;
+        }
+    }
+}
+
+/// Writes the state anew, unless that is being done; tells what came of it.
+async fn snapshot(node: &Weak<Inner>) {
+    let node = node.clone();
+    let written = async_std::task::spawn_blocking(move || {
+        let Some(inner) = node.upgrade() else { return };
+        let Some(durable) = &inner.durable else { return };
+        if durable.snapshotting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match inner.write_snapshot(durable) {
+            Ok(bytes) => log::info!("wrote a snapshot of {bytes} bytes"),
+            Err(error) => log::warn!("a snapshot was given up: {error}; trying again later"),
+        }
+        durable.snapshotting.store(false, Ordering::Release);
+    });
+    written.await;
+}
+
+impl Inner {
+    fn write_snapshot(&self, durable: &Durable) -> Result<u64, crate::storage::StorageError> {
+        let mut writer = durable.journal.begin_snapshot()?;
+        let mut append = Append::default();
+        {
+            let slot = self.shard.lock();
+            slot.shard.export_life(&mut append);
+            slot.shard.export_head(&mut append);
+        }
+        writer.write(&append.records)?;
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            append.reuse();
+            cursor = self.shard.lock().shard.export_cells(from, SLICE_BYTES, &mut append);
+            writer.write(&append.records)?;
+        }
+        Ok(writer.finish()?.bytes)
+    }
+}

@@ -1,0 +1,149 @@
+//! Disks: what a node has recorded, how much of it is durable, and what waits for that.
+//!
+//! A disk is a list of frames, each the records of one output. A crash keeps all that is durable and
+//! any number of the frames behind it, in order: what a journal that cuts torn frames makes of a real
+//! one. Frames are never damaged here; that is tested where files are.
+//!
+//! A world with disks does what a real server does: it appends first, and where an output must be
+//! durable before anybody hears of it, messages and replies wait in order until a sync has come so
+//! far.
+
+use std::time::Duration;
+
+use super::happening::Happening;
+use super::schedule::{Due, small};
+use super::world::World;
+use crate::protocol::boundary::{Send, Token};
+use crate::protocol::config::{Config, Durability};
+use crate::protocol::recovery::Recovery;
+use crate::protocol::shard::Shard;
+
+/// The longest that a sync takes.
+const SYNC_MAX: Duration = Duration::from_millis(3);
+
+/// How long between two syncs where writes are answered before.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a node has recorded.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    frames: Vec<Vec<u8>>,
+    durable: usize,
+    /// Nothing may be sent or said before so many frames are durable.
+    barrier: usize,
+    /// Whether a sync is under way for which nothing waits.
+    syncing: bool,
+    /// What is to be sent and said when so many frames are durable.
+    parked: Vec<Parked>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    frames: usize,
+    sends: Vec<Send>,
+    replies: Vec<Token>,
+}
+
+impl Disk {
+    /// How many frames have been written.
+    pub(super) fn frames(&self) -> usize {
+        self.frames.len()
+    }
+}
+
+impl World {
+    /// How many frames a node has written; after a crash, how many are left.
+    pub fn frames(&self, node: usize) -> usize {
+        self.nodes[node].disk.frames()
+    }
+
+    /// Whether nodes have disks.
+    pub fn has_disks(&self) -> bool {
+        self.plan.settings.durability != Durability::None
+    }
+
+    /// Appends what a node wants durable. Says whether the rest of its output must wait, which then
+    /// is kept here.
+    pub(super) fn append(&mut self, node: usize) -> bool {
+        if !self.has_disks() {
+            return false;
+        }
+        let append = std::mem::take(&mut self.output.append);
+        let lasts = self.up_to(if append.first { SYNC_MAX } else { SYNC_INTERVAL });
+        let life = self.nodes[node].incarnation;
+        let disk = &mut self.nodes[node].disk;
+        if !append.records.is_empty() {
+            disk.frames.push(append.records);
+        }
+        let frames = disk.frames.len();
+        if append.first {
+            disk.barrier = frames;
+        }
+        let unsynced = disk.durable < frames;
+        if unsynced && (append.first || !std::mem::replace(&mut disk.syncing, true)) {
+            self.schedule.push(self.now + lasts, Due::Sync { node: small(node), life, frames });
+        }
+        let waits = disk.durable < disk.barrier;
+        if waits {
+            let sends = std::mem::take(&mut self.output.send);
+            let replies = self.output.reply.iter().map(|(token, _)| *token).collect();
+            disk.parked.push(Parked { frames: disk.barrier, sends, replies });
+        }
+        waits
+    }
+
+    /// A sync is due.
+    pub(super) fn sync_due(&mut self, node: usize, life: u32, frames: usize) -> Option<Happening> {
+        let same_life = self.nodes[node].incarnation == life;
+        if !same_life { None } else { self.unless_paused(Happening::Synced { node, frames }) }
+    }
+
+    /// So many frames of a node are durable now; what waited for them goes out.
+    pub(super) fn synced(&mut self, node: usize, frames: usize) {
+        let disk = &mut self.nodes[node].disk;
+        disk.durable = disk.durable.max(frames);
+        disk.syncing = false;
+        let ready: Vec<_> = disk.parked.extract_if(.., |one| one.frames <= frames).collect();
+        for parked in ready {
+            self.released.extend(parked.replies);
+            self.output.send = parked.sends;
+            self.send_all(node);
+        }
+    }
+
+    /// What a crash leaves of a disk.
+    pub(super) fn cut(&mut self, node: usize) {
+        let disk = &self.nodes[node].disk;
+        let unsynced = disk.frames.len() - disk.durable;
+        let kept = self.network.rng().usize(..=unsynced);
+        let disk = &mut self.nodes[node].disk;
+        disk.frames.truncate(disk.durable + kept);
+        disk.durable = disk.frames.len();
+        disk.barrier = 0;
+        disk.syncing = false;
+        disk.parked.clear();
+    }
+
+    /// A shard made of what is on a node's disk; what it records at its start is durable at once.
+    pub(super) fn recover(&mut self, node: usize, config: Config) -> Shard {
+        let mut recovery = Recovery::new(config.hash_seed);
+        let frames = &self.nodes[node].disk.frames;
+        #[cfg(test)]
+        let frames = &frames[..if self.disks_lie { frames.len() / 2 } else { frames.len() }];
+        for frame in frames {
+            recovery.apply(frame).expect("what was recorded can be read");
+        }
+        #[cfg(test)]
+        if self.goes_on {
+            let mut end = crate::protocol::record::Append::default();
+            end.end();
+            recovery.apply(&end.records).expect("it was made here");
+        }
+        let dice = self.network.rng().u32(..);
+        let (shard, append) = recovery.into_shard(config, dice);
+        let disk = &mut self.nodes[node].disk;
+        disk.frames.push(append.records);
+        disk.durable = disk.frames.len();
+        shard
+    }
+}
