@@ -62,7 +62,9 @@ impl Acknowledged {
             let reader = shard.reader();
             for (key, floor) in &self.floors {
                 let shown = reader.stamp(oracle.key(*key)).map(|(stamp, _)| stamp);
-                if shown.is_none_or(|shown| shown < *floor) && !oracle.may_pass(*key, *floor, shown)
+                if shown.is_none_or(|shown| shown < *floor)
+                    && !oracle.may_pass(*key, *floor, shown)
+                    && !(shown.is_none() && oracle.is_collected(shard, *key, *floor))
                 {
                     let key = oracle.key(*key);
                     let text = format!("{floor} of {key} was acknowledged; it shows {shown:?}");
