@@ -277,7 +277,14 @@ impl Shard {
     }
 
     /// Retires members that have been away too long.
+    ///
+    /// Only where more than half of the members are linked: of two sides of a partition that retired
+    /// each other, one has to begin anew, and deletions that it has collected meanwhile are lost. So
+    /// at the most one side does it by itself; where neither can, a person decides.
     fn retire_the_lost(&mut self, now: Time, output: &mut Output) {
+        let is_here = |node: NodeId| node == self.config.node || self.peers.live(node).is_some();
+        let here = self.roster.actives().filter(|(node, _)| is_here(*node)).count();
+        let is_majority = 2 * here > self.roster.actives().count();
         let others = self.roster.actives().map(|(node, _)| node);
         let others: Vec<_> = others.filter(|node| *node != self.config.node).collect();
         for node in others {
@@ -286,7 +293,7 @@ impl Shard {
                 continue;
             }
             let since = *self.roster.away.entry(node).or_insert(now);
-            if now.since(since) >= self.config.retire_after {
+            if is_majority && now.since(since) >= self.config.retire_after {
                 self.retire(now, node, output);
             }
         }
