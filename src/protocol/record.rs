@@ -10,6 +10,7 @@
 //! - A vector merged after a delta is recorded as the dots that were new.
 //! - Applying records again changes nothing, so a snapshot may be streamed while writes go on, and
 //!   the journal since its beginning be replayed over it.
+//! - A cell that follows another of the same origin in one output tells its numbers by their distance.
 //!
 //! On disk a record is its length (32 bits, little endian), one byte for its kind, and its body in
 //! MessagePack. Framing, checksums and files are the affair of the room that stores them.
@@ -22,7 +23,7 @@ use super::id::Origin;
 use super::stamp::{Epoch, Lamport, Stamp};
 use super::version::VersionVector;
 
-/// The number of the format of records; stored with them.
+/// The number of the format of records; told with the beginning of every life.
 pub const RECORD_VERSION: u32 = 1;
 
 /// The memory that is kept for the next records: many times what a batch of clients' writes takes.
@@ -42,11 +43,18 @@ pub struct Append {
     /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
     /// before them are durable.
     pub tell: Option<u64>,
+    /// The stamp and number of the last cell.
+    last: Option<(Stamp, u64)>,
 }
 
 /// Why bytes are not records.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
+    /// Another version of the program wrote them.
+    #[error(
+        "records of format {0}, this version knows {RECORD_VERSION}: use the version that wrote them"
+    )]
+    Version(u32),
     /// The bytes end within a record.
     #[error("records end in the middle of one")]
     Short,
@@ -141,6 +149,7 @@ impl Append {
         self.records.clear();
         self.first = false;
         self.tell = None;
+        self.last = None;
     }
 
     fn add(&mut self, kind: u8, body: &impl Serialize) {
@@ -154,7 +163,7 @@ impl Append {
     }
 
     pub(super) fn begin(&mut self, begin: Begin) {
-        self.add(1, &begin);
+        self.add(1, &(RECORD_VERSION, begin));
     }
 
     pub(crate) fn end(&mut self) {
@@ -170,7 +179,18 @@ impl Append {
     }
 
     pub(super) fn cell(&mut self, stamp: Stamp, seq: u64, covers: u32, cell: &CellWrite) {
-        self.add(5, &(stamp, seq, covers, cell));
+        let Stamp { epoch, lamport, origin } = stamp;
+        match self.last.replace((stamp, seq)) {
+            Some((last, last_seq))
+                if (last.epoch, last.origin) == (epoch, origin)
+                    && last_seq < seq
+                    && last.lamport <= lamport =>
+            {
+                let steps = (lamport.0 - last.lamport.0, seq - last_seq);
+                self.add(9, &(steps.0, steps.1, covers, cell));
+            }
+            _ => self.add(5, &(stamp, seq, covers, cell)),
+        }
     }
 
     /// A cell that lost; its value is not worth recording.
@@ -232,7 +252,20 @@ impl Run {
 
 impl Recorded {
     fn of(body: &[u8]) -> Result<Self, RecordError> {
-        let recorded: Self = of(body)?;
+        of::<Self>(body)?.checked()
+    }
+
+    /// A cell that is told by how far its numbers are above those of the one before.
+    fn after((last, last_seq): (Stamp, u64), body: &[u8]) -> Result<Self, RecordError> {
+        let (lamport_step, seq_step, covers, cell): (u64, u64, u32, CellWrite) = of(body)?;
+        let lamport = last.lamport.0.checked_add(lamport_step).ok_or(RecordError::Impossible)?;
+        let seq = last_seq.checked_add(seq_step).ok_or(RecordError::Impossible)?;
+        let stamp = Stamp { lamport: Lamport(lamport), ..last };
+        Self { stamp, seq, covers, cell }.checked()
+    }
+
+    fn checked(self) -> Result<Self, RecordError> {
+        let recorded = self;
         let Self { stamp, seq, covers, .. } = &recorded;
         match *seq > u64::from(*covers) && *seq <= stamp.lamport.0 {
             true => Ok(recorded),
@@ -243,14 +276,18 @@ impl Recorded {
 
 /// The records in `bytes`, in order; ends after the first error.
 pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record, RecordError>> {
+    let mut last = None;
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
         let (record, rest) = match split(bytes) {
-            Some((kind, body, rest)) => (decode(kind, body), rest),
+            Some((kind, body, rest)) => (decode(kind, body, last), rest),
             None => (Err(RecordError::Short), &[][..]),
         };
+        if let Ok(Record::Cell(cell)) = &record {
+            last = Some((cell.stamp, cell.seq));
+        }
         bytes = if record.is_ok() { rest } else { &[] };
         Some(record)
     })
@@ -265,9 +302,12 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*kind, body, rest))
 }
 
-fn decode(kind: u8, body: &[u8]) -> Result<Record, RecordError> {
+fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, RecordError> {
     Ok(match kind {
-        1 => Record::Begin(of(body)?),
+        1 => match of(body)? {
+            (RECORD_VERSION, begin) => Record::Begin(begin),
+            (other, _) => return Err(RecordError::Version(other)),
+        },
         2 => Record::End,
         3 => Record::Ceiling(of(body)?),
         4 => Record::Counter(of(body)?),
@@ -275,6 +315,7 @@ fn decode(kind: u8, body: &[u8]) -> Result<Record, RecordError> {
         6 => Record::Cells(of(body)?),
         7 => Record::Held(of(body)?),
         8 => Record::Lost(Recorded::of(body)?),
+        9 => Record::Cell(Recorded::after(last.ok_or(RecordError::Impossible)?, body)?),
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -155,6 +155,8 @@ pub(super) fn rise(
     };
     let mut config = config(&identity)?;
     config.durability = storage.durability;
+    // Until the roster and what was collected are in the records, a node with a directory goes without.
+    config.roster = storage.durability == Durability::None;
     let mut recovery = Recovery::new(config.hash_seed);
     let mut visit = |frame: RecoveredFrame<'_>| {
         recovery.apply(frame.bytes).map_err(|error| Rejected(error.to_string()))

@@ -459,6 +459,17 @@ impl Inner {
             Event::Damage { peer, hash } => log::warn!(
                 "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged"
             ),
+            Event::Enrolled { node, state, .. } => {
+                log::info!("{node:?} is {state:?} in the roster")
+            }
+            Event::Collected { count } => log::debug!("{count} tombstones were collected"),
+            Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
+            Event::Rebuilding { why } => log::warn!("fills itself anew: {why}"),
+            Event::Refilling => log::info!("fills itself from another peer"),
+            Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
+            Event::Rebuilt { kept } => {
+                log::warn!("has filled itself anew; {kept} writes were made anew");
+            }
             Event::Quarantined { peer, why } => {
                 log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
                 if let Some(net) = self.net.get() {
@@ -562,6 +573,8 @@ fn shard_config(config: &NodeConfig, identity: &NodeIdentity) -> Result<Config, 
         None => random()?,
     };
     let mut shard = Config::new(id, origin, seed);
+    shard.incarnation = incarnation;
+    shard.name.clone_from(&config.name);
     shard.strategy = config.strategy;
     shard.eager = config.eager;
     shard.interval = config.interval;

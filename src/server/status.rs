@@ -14,7 +14,8 @@ use crate::protocol::config::Durability;
 use crate::protocol::membership::{MembershipCounters, PeerState};
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
-const KINDS: [&str; 8] = ["push", "open", "digest", "delta", "credit", "ask", "answer", "members"];
+const KINDS: [&str; 10] =
+    ["push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report"];
 
 /// How many messages and bytes of one kind were sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
