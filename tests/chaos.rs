@@ -126,6 +126,65 @@ fn soak() {
     try_out(&Plan { spared: Some(0), ..Plan::new("soak", 4, "always") });
 }
 
+/// What the clock on the wall shows is of no account: not for which write is later, nor for whom to
+/// trust, nor for what a directory holds.
+#[test]
+fn wrong_clock() {
+    let site = Site::loopback(2);
+    let Some(owner) = site.clock_owner() else {
+        return skip("wrong_clock", "there is no libfaketime");
+    };
+    let launch = |index| NodeProcess::launch(site.launch(index, "always"));
+    let mut nodes: Vec<NodeProcess> = (0..2).map(launch).collect();
+    let set = |node: &NodeProcess, number: u32| {
+        let reply = node.ask(&["SET", "k", &number.to_string()]);
+        assert_eq!(reply, Reply::Simple("OK".into()));
+        for node in &nodes_of(&site) {
+            eventually("the later write everywhere", || {
+                let shown = common::Client::connect(*node).ask(&["GET", "k"]);
+                (shown == Reply::Bulk(number.to_string())).then_some(())
+            });
+        }
+    };
+    let year_seconds = 31_557_600;
+    let mut number = 0;
+    for years in [-10, 20] {
+        agree(&nodes);
+        site.set_clock(&format!("{years:+}y"));
+        eventually("the clock to be wrong", || {
+            let told = |node: &NodeProcess| match node.ask(&["TIME"]) {
+                Reply::List(parts) => match parts.first() {
+                    Some(Reply::Bulk(seconds)) => seconds.parse::<i64>().expect("a number"),
+                    other => panic!("TIME begins with {other:?}"),
+                },
+                other => panic!("TIME answered {other:?}"),
+            };
+            let ahead = told(&nodes[owner]) - told(&nodes[0]);
+            ((ahead - years * year_seconds).abs() < year_seconds / 10).then_some(())
+        });
+        for _ in 0..2 {
+            for node in &nodes {
+                number += 1;
+                set(node, number);
+            }
+        }
+        nodes[owner].kill();
+        nodes[owner].start_again(&[]);
+        agree(&nodes);
+        for node in nodes.iter().rev() {
+            assert_eq!(node.ask(&["GET", "k"]), Reply::Bulk(number.to_string()));
+            number += 1;
+            set(node, number);
+        }
+        site.set_clock("+0");
+    }
+}
+
+/// Where clients reach the nodes of a site.
+fn nodes_of(site: &Site) -> Vec<std::net::SocketAddr> {
+    (0..site.size()).map(|index| site.resp(index)).collect()
+}
+
 fn chaos(plan: &Plan, site: Site) {
     println!(
         "{}: QUORUMOR_TEST_SEED={} QUORUMOR_TEST_SECONDS={}, {} nodes",
@@ -260,7 +319,7 @@ fn judge(plan: &Plan, nodes: &[NodeProcess], ledgers: &[Ledger], shared: &Shared
         }
         let status = node.status();
         for counter in ["damage", "quarantined", "frames_damaged"] {
-            if status[counter] != Value::from(0) {
+            if status[counter] != 0 {
                 complaints.push(format!("{} counts {counter}: {}", node.name(), status[counter]));
             }
         }
