@@ -227,7 +227,9 @@ fn chaos(plan: &Plan, site: Site) {
     );
     let complaints: Vec<&String> = ledgers.iter().flat_map(|it| &it.complaints).collect();
     assert!(complaints.is_empty(), "seed {}: {complaints:#?}", plan.seed);
-    println!("all agree after {:?}", agree(&nodes));
+    let snapshots = |node: &NodeProcess| node.output().matches("wrote a snapshot of").count();
+    let snapshots: usize = nodes.iter().map(snapshots).sum();
+    println!("all agree after {:?}; {snapshots} snapshots were written", agree(&nodes));
     judge(plan, &nodes, &ledgers, &shared);
     resources.print();
     if plan.durability == "always" {

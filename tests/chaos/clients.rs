@@ -29,8 +29,10 @@ const RETRY: Duration = Duration::from_millis(20);
 /// The longest value but for the very long ones.
 const VALUE_BYTES: usize = 256;
 
-/// A very long value now and then: it takes disks and links some time.
-const LONG_VALUE_BYTES: usize = 24 * 1024;
+/// A very long value now and then: it takes disks and links some time, and journals become long
+/// enough for snapshots.
+const LONG_VALUE_BYTES: usize = 32 * 1024;
+const LONG_ONE_IN: u8 = 20;
 
 /// What clients and faults tell each other.
 pub(crate) struct Shared {
@@ -232,7 +234,7 @@ pub(crate) fn run(site: &Site, shared: &Shared, number: usize, seed: u64) -> Led
 }
 
 fn length(dice: &mut fastrand::Rng) -> usize {
-    if dice.u8(..50) == 0 { LONG_VALUE_BYTES } else { dice.usize(..VALUE_BYTES) }
+    if dice.u8(..LONG_ONE_IN) == 0 { LONG_VALUE_BYTES } else { dice.usize(..VALUE_BYTES) }
 }
 
 /// Writes the next number, or deletes; whether the node was there.
