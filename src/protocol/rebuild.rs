@@ -41,10 +41,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long a node waits for a donor while all that it is linked with begin anew as well.
 const LONELY_MAX: Duration = Duration::from_secs(30);
 
+/// What was put away, by the dots.
+pub(super) type Attic = BTreeMap<Dot, (Stamp, CellWrite)>;
+
 /// What a node that fills itself has put away, and from whom it fills itself.
 #[derive(Debug)]
 pub(super) struct Fill {
-    attic: BTreeMap<Dot, (Stamp, CellWrite)>,
+    attic: Attic,
     /// What was written here and given to nobody: the latest of each cell. What comes from a donor
     /// may replace it, and be dropped again.
     own: BTreeMap<(Key, Field), (Stamp, Dot, CellWrite)>,
@@ -61,6 +64,11 @@ pub(super) struct Anew {
 }
 
 impl Fill {
+    /// A node that goes on filling itself.
+    pub(super) fn again(attic: Attic) -> Self {
+        Self { attic, own: BTreeMap::new(), donor: None, lonely: Time::START }
+    }
+
     /// Takes note of a write that is made while the node fills itself.
     pub(super) fn keep(&mut self, write: &Write) {
         let dots = (write.seq..).map(|seq| Dot { seq, ..write.dot() });
@@ -121,9 +129,9 @@ impl Shard {
         self.fill = Some(Fill { attic, own, donor: None, lonely: now });
         self.roster.begin_anew();
         if !keeps_origin {
-            self.begin_life();
+            self.begin_life(output);
         }
-        self.empty();
+        self.empty(output);
         self.close_all(output);
         self.horizon = VersionVector::default();
         self.forget_collection();
@@ -133,7 +141,7 @@ impl Shard {
     }
 
     /// Drops all cells but those of the roster, and those written here that are to be kept.
-    fn empty(&mut self) {
+    fn empty(&mut self, output: &mut Output) {
         let origin = self.config.origin;
         let own = self.fill.as_ref().into_iter().flat_map(|fill| fill.own.values().cloned());
         let roster = self.store.all().filter(|(_, _, cell)| cell.key.is_reserved());
@@ -142,12 +150,24 @@ impl Shard {
         // Nobody else has any of these, nor ever will: what is not kept was replaced by what is.
         let written = self.vector.origin(origin).cloned();
         self.vector = VersionVector::default();
+        self.nothing_is_durable();
         for (first, last) in written.iter().flat_map(|written| written.ranges()) {
             self.vector.insert_all(origin, *first, *last);
         }
+        let keeps_records = self.keeps_records();
+        if keeps_records {
+            output.append.emptied();
+        }
         for (stamp, dot, cell) in stays {
             self.vector.insert(dot);
+            if keeps_records {
+                output.append.cell(stamp, dot.seq, 0, &cell);
+            }
             self.store.merge(stamp, dot.seq, cell);
+        }
+        if keeps_records {
+            output.append.held(&self.vector);
+            output.append.first = true;
         }
         self.store.forget_displaced();
         self.exchanges = Default::default();
@@ -176,7 +196,7 @@ impl Shard {
                 let brought = brought.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell)));
                 fill.attic.extend(brought);
             }
-            self.empty();
+            self.empty(output);
             output.events.push(Event::Refilling);
         }
         let donors: Vec<_> = self.peers.ids().filter(|peer| useful(self, *peer)).collect();
@@ -219,6 +239,10 @@ impl Shard {
         let Some(fill) = self.fill.take() else { return };
         self.vector.merge(&captured.vector);
         self.horizon = horizon;
+        if self.keeps_records() {
+            output.append.held(&captured.vector);
+            output.append.horizon(&self.horizon);
+        }
         self.close_all(output);
         let origin = self.config.origin;
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
@@ -252,6 +276,9 @@ impl Shard {
                 kept += 1;
                 output.events.push(Event::Rewritten { of, stamp, dot, keys });
             }
+        }
+        if self.keeps_records() {
+            output.append.filled();
         }
         output.events.push(Event::Rebuilt { kept });
         self.greet_all(now, output);

@@ -29,6 +29,9 @@ pub const RECORD_VERSION: u32 = 1;
 /// The memory that is kept for the next records: many times what a batch of clients' writes takes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
+/// The bytes of cells in one run, give or take one: far below what one record may have.
+const RUN_BYTES_MAX: usize = 1 << 20;
+
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
 
@@ -88,6 +91,12 @@ pub(super) enum Record {
     Cells(Run),
     /// These dots are held.
     Held(VersionVector),
+    /// Tombstones with these dots have been collected, or may be.
+    Horizon(VersionVector),
+    /// The node has begun to fill itself anew: what it had is in the attic.
+    Emptied,
+    /// The node has filled itself: the attic is of no more use.
+    Filled,
 }
 
 /// The beginning of a life as a writer.
@@ -204,9 +213,13 @@ impl Append {
         cells.sort_unstable_by_key(|kept| (kept.stamp.epoch, kept.stamp.origin, kept.seq));
         let mut run = Run::default();
         let (mut seq, mut lamport) = (0, 0);
+        let mut bytes = 0;
         for KeptCell { stamp, seq: own, cell, known } in cells {
-            if run.cells.is_empty() || (run.epoch, run.origin) != (stamp.epoch, stamp.origin.0) {
+            bytes += cell.bytes();
+            let fits = (run.epoch, run.origin) == (stamp.epoch, stamp.origin.0);
+            if run.cells.is_empty() || !fits || bytes > RUN_BYTES_MAX {
                 self.run(&run);
+                bytes = cell.bytes();
                 run = Run { epoch: stamp.epoch, origin: stamp.origin.0, cells: Vec::new() };
                 (seq, lamport) = (0, 0);
             }
@@ -227,6 +240,39 @@ impl Append {
 
     pub(super) fn held(&mut self, held: &VersionVector) {
         self.add(7, held);
+    }
+
+    pub(super) fn horizon(&mut self, horizon: &VersionVector) {
+        self.add(10, horizon);
+    }
+
+    pub(super) fn emptied(&mut self) {
+        self.add(11, &());
+    }
+
+    pub(super) fn filled(&mut self) {
+        self.add(12, &());
+    }
+
+    /// The records in pieces of at most `bytes_max` bytes, and never less than one record.
+    pub fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.records[..];
+        std::iter::from_fn(move || {
+            if rest.len() <= bytes_max {
+                return Some(std::mem::take(&mut rest)).filter(|piece| !piece.is_empty());
+            }
+            let mut end = 0;
+            while let Some((_, body, _)) = split(&rest[end..]) {
+                let next = end + HEAD_BYTES + body.len();
+                if end > 0 && next > bytes_max {
+                    break;
+                }
+                end = next;
+            }
+            let (piece, after) = rest.split_at(end);
+            rest = after;
+            Some(piece).filter(|piece| !piece.is_empty())
+        })
     }
 }
 
@@ -274,19 +320,22 @@ impl Recorded {
     }
 }
 
-/// The records in `bytes`, in order; ends after the first error.
-pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record, RecordError>> {
-    let mut last = None;
+/// The records in `bytes`, in order; ends after the first error. `last` is the stamp and number of the
+/// last cell before them, and of the last among them.
+pub(super) fn read<'a>(
+    mut bytes: &'a [u8],
+    last: &'a mut Option<(Stamp, u64)>,
+) -> impl Iterator<Item = Result<Record, RecordError>> + 'a {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
         let (record, rest) = match split(bytes) {
-            Some((kind, body, rest)) => (decode(kind, body, last), rest),
+            Some((kind, body, rest)) => (decode(kind, body, *last), rest),
             None => (Err(RecordError::Short), &[][..]),
         };
         if let Ok(Record::Cell(cell)) = &record {
-            last = Some((cell.stamp, cell.seq));
+            *last = Some((cell.stamp, cell.seq));
         }
         bytes = if record.is_ok() { rest } else { &[] };
         Some(record)
@@ -316,6 +365,9 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         7 => Record::Held(of(body)?),
         8 => Record::Lost(Recorded::of(body)?),
         9 => Record::Cell(Recorded::after(last.ok_or(RecordError::Impossible)?, body)?),
+        10 => Record::Horizon(of(body)?),
+        11 => Record::Emptied,
+        12 => Record::Filled,
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boundary::{Lane, Output, Reply};
 use super::cell::{self, CellWrite, Content, Field, Write};
-use super::config::Strategy;
+use super::config::{Config, Strategy};
 use super::digest::{Digest, DigestHash};
 use super::event::{Distrust, Event, Misdeed};
 use super::id::{NodeId, Origin};
@@ -43,6 +43,7 @@ use super::message::Message;
 use super::shard::Shard;
 use super::stability::Row;
 use super::stamp::{Dot, Lamport, Stamp};
+use super::store::Store;
 use super::time::Time;
 
 /// The key of the roster.
@@ -208,6 +209,19 @@ impl Roster {
 
     fn is_over(&self, peer: NodeId, incarnation: u64) -> bool {
         self.lives.get(&peer).is_some_and(|life| incarnation <= life.over)
+    }
+
+    /// The roster as a shard that has risen finds it in its store.
+    pub(super) fn of(config: &Config, store: &Store) -> Self {
+        let mut roster = Self::default();
+        for (stamp, dot, cell) in store.all().filter(|(_, _, cell)| &*cell.key == ROSTER_KEY) {
+            roster.note(&cell.field, stamp, &cell.content);
+            let own = cell.field.as_bytes() == config.node.to_bytes();
+            if own && roster.active(config.node) == Some(config.origin) {
+                roster.own = Some(dot);
+            }
+        }
+        roster
     }
 
     /// Forgets what was reported, and what is known of whom this node was.
@@ -532,7 +546,7 @@ impl Shard {
         if !self.may_begin_anew(now) {
             return;
         }
-        self.begin_life();
+        self.begin_life(output);
         output.events.push(Event::Renewed { origin: self.config.origin });
         self.close_all(output);
         self.enroll_self(now, State::Active, output);
@@ -540,9 +554,13 @@ impl Shard {
     }
 
     /// Takes the next origin.
-    pub(super) fn begin_life(&mut self) {
+    pub(super) fn begin_life(&mut self, output: &mut Output) {
         self.config.incarnation += 1;
         self.config.origin = Origin::of(self.config.node, self.config.incarnation);
+        if self.keeps_records() {
+            self.export_life(&mut output.append);
+            output.append.first = true;
+        }
         self.seq = 0;
         self.gave = false;
         self.roster.own = None;

@@ -33,9 +33,9 @@ use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
 use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
 use super::record::{Append, Begin};
-use super::recovery::Recording;
+use super::recovery::{Recording, Rising};
 use super::roster::{Roster, State};
-use super::stability::Collection;
+use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
 use super::time::Time;
@@ -71,6 +71,7 @@ pub struct Shard {
     pub(super) roster: Roster,
     /// Up to where tombstones were collected; never more than the vector.
     pub(super) horizon: VersionVector,
+    pub(super) durable: Durable,
     pub(super) collection: Collection,
     /// What it is about while this node fills itself anew.
     pub(super) fill: Option<Fill>,
@@ -108,19 +109,21 @@ impl Shard {
     /// An empty shard.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
-        Self::risen(config, store, VersionVector::default(), Lamport(0))
+        let (vector, horizon) = (VersionVector::default(), VersionVector::default());
+        let lamport = Lamport(0);
+        Self::risen(Rising { config, store, vector, lamport, horizon, attic: None })
     }
 
     /// A shard with what an earlier one held.
-    pub(super) fn risen(
-        config: Config,
-        store: Store,
-        vector: VersionVector,
-        lamport: Lamport,
-    ) -> Self {
+    pub(super) fn risen(rising: Rising) -> Self {
+        let Rising { config, store, vector, lamport, horizon, attic } = rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
+            roster: Roster::of(&config, &store),
+            // What an earlier life said, others may have heard.
+            gave: !vector.is_empty(),
+            durable: Durable::of(vector.clone()),
             config,
             epoch: Epoch(0),
             lamport,
@@ -137,13 +140,11 @@ impl Shard {
             quarantined: BTreeSet::new(),
             conflicts: VecDeque::new(),
             counters: Counters::default(),
-            roster: Roster::default(),
-            horizon: VersionVector::default(),
+            horizon,
             collection: Collection::default(),
-            fill: None,
+            fill: attic.map(Fill::again),
             anew: Anew::default(),
             forgot: false,
-            gave: false,
             #[cfg(test)]
             careless: Careless::No,
         }
@@ -203,7 +204,7 @@ impl Shard {
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
             Input::PeerDown(peer) => self.peer_down(now, peer, output),
-            Input::Durable(_) => {}
+            Input::Durable(token) => self.made_durable(token),
             Input::Wake => self.wake(now, output),
         }
         if self.config.roster {
@@ -268,6 +269,7 @@ impl Shard {
     pub fn export_head(&self, append: &mut Append) {
         append.counter(self.lamport);
         append.held(&self.vector);
+        append.horizon(&self.horizon);
     }
 
     /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers

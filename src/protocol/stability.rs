@@ -68,6 +68,22 @@ pub struct CollectionStatus {
     pub blocked_by: Vec<(NodeId, Option<Time>, Reason)>,
 }
 
+/// What is known to be durable here, of what is held.
+#[derive(Debug, Default)]
+pub(super) struct Durable {
+    vector: VersionVector,
+    /// What will be, once this number is called.
+    asked: Option<(u64, VersionVector)>,
+    token: u64,
+}
+
+impl Durable {
+    /// All that a shard has risen with.
+    pub(super) fn of(vector: VersionVector) -> Self {
+        Self { vector, asked: None, token: 0 }
+    }
+}
+
 /// The collection that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Collection {
@@ -109,7 +125,31 @@ impl Shard {
 
     /// What this node holds for good, and may tell the others to hold.
     pub(super) fn reportable(&self) -> &VersionVector {
-        &self.vector
+        if self.keeps_records() { &self.durable.vector } else { &self.vector }
+    }
+
+    /// Asks to be told when what is here now is durable, unless that is known or asked already.
+    fn make_reportable(&mut self, output: &mut Output) {
+        let known = self.durable.vector == self.vector || self.durable.asked.is_some();
+        if !self.keeps_records() || known || output.append.tell.is_some() {
+            return;
+        }
+        self.durable.token += 1;
+        self.durable.asked = Some((self.durable.token, self.vector.clone()));
+        output.append.tell = Some(self.durable.token);
+    }
+
+    /// What was there when this number was given out is durable now.
+    pub(super) fn made_durable(&mut self, token: u64) {
+        if let Some((_, vector)) = self.durable.asked.take_if(|(asked, _)| *asked == token) {
+            self.durable.vector = vector;
+        }
+    }
+
+    /// Forgets what was durable, as it is not here any more.
+    pub(super) fn nothing_is_durable(&mut self) {
+        self.durable.vector = VersionVector::default();
+        self.durable.asked = None;
     }
 
     /// Reports to a peer and asks for its report, as far as there is news and tombstones wait for it.
@@ -117,6 +157,7 @@ impl Shard {
         if self.store.tombstones() == 0 || !self.config.roster || self.fill.is_some() {
             return;
         }
+        self.make_reportable(output);
         let Some(origin) = self.roster.active(peer) else { return };
         let known = self.row(peer, origin).map(DigestHash::of).unwrap_or_default();
         let wants = (known != DigestHash::of(&self.vector)).then_some(known);
@@ -165,6 +206,7 @@ impl Shard {
             }
         }
         if let Some(has) = wants {
+            self.make_reportable(output);
             self.report(peer, Some(has), None, output);
         }
     }
@@ -204,6 +246,9 @@ impl Shard {
         if !ready.is_empty() {
             // Before the first of them is gone.
             self.horizon.merge(&stable);
+            if self.keeps_records() {
+                output.append.horizon(&stable);
+            }
             let count = ready.iter().filter(|dot| self.store.collect(**dot)).count();
             self.counters.tombstones_collected += count as u64;
             output.events.push(Event::Collected { count });
@@ -232,7 +277,14 @@ impl Shard {
     }
 
     /// Retires members that have been away too long.
+    ///
+    /// Only where more than half of the members are linked: of two sides of a partition that retired
+    /// each other, one has to begin anew, and deletions that it has collected meanwhile are lost. So
+    /// at the most one side does it by itself; where neither can, a person decides.
     fn retire_the_lost(&mut self, now: Time, output: &mut Output) {
+        let is_here = |node: NodeId| node == self.config.node || self.peers.live(node).is_some();
+        let here = self.roster.actives().filter(|(node, _)| is_here(*node)).count();
+        let is_majority = 2 * here > self.roster.actives().count();
         let others = self.roster.actives().map(|(node, _)| node);
         let others: Vec<_> = others.filter(|node| *node != self.config.node).collect();
         for node in others {
@@ -241,7 +293,7 @@ impl Shard {
                 continue;
             }
             let since = *self.roster.away.entry(node).or_insert(now);
-            if now.since(since) >= self.config.retire_after {
+            if is_majority && now.since(since) >= self.config.retire_after {
                 self.retire(now, node, output);
             }
         }

@@ -37,6 +37,9 @@ use crate::storage::{
     Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped, Sync,
 };
 
+/// The longest piece of records that is appended at once; a longer output is cut between two records.
+const PIECE_BYTES_MAX: usize = 4 << 20;
+
 /// The small file with the key that gives a node its id.
 const IDENTITY_BLOB: &str = "identity";
 
@@ -109,6 +112,8 @@ pub(super) struct Recovered {
 /// What waits for a sync.
 #[derive(Debug, Default)]
 struct Queue {
+    /// The last of all.
+    last: Position,
     /// Nothing may be sent before this is durable.
     barrier: Position,
     parked: VecDeque<Parked>,
@@ -155,8 +160,6 @@ pub(super) fn rise(
     };
     let mut config = config(&identity)?;
     config.durability = storage.durability;
-    // Until the roster and what was collected are in the records, a node with a directory goes without.
-    config.roster = storage.durability == Durability::None;
     let mut recovery = Recovery::new(config.hash_seed);
     let mut visit = |frame: RecoveredFrame<'_>| {
         recovery.apply(frame.bytes).map_err(|error| Rejected(error.to_string()))
@@ -236,15 +239,23 @@ impl Durable {
         let append = &mut output.append;
         let mut queue = self.queue.lock();
         if !append.records.is_empty() {
-            let position = self.journal.append(&append.records);
+            for piece in append.pieces(PIECE_BYTES_MAX) {
+                queue.last = self.journal.append(piece);
+            }
             if append.first {
-                queue.barrier = position;
+                queue.barrier = queue.last;
             }
-            if let Some(token) = append.tell {
-                queue.tells.push_back((position, token));
-            }
-            append.reuse();
         }
+        if let Some(token) = append.tell {
+            let last = queue.last;
+            queue.tells.push_back((last, token));
+            let node = self.node.get().and_then(Weak::upgrade);
+            if let Some(inner) = node.filter(|_| last <= self.journal.durable()) {
+                // No sync will come for it; and the shard is locked here.
+                async_std::task::spawn(async move { inner.released(last) });
+            }
+        }
+        append.reuse();
         let until = queue.barrier;
         if until <= self.journal.durable() {
             return None;

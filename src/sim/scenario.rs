@@ -59,6 +59,11 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "nodes end or crash and come back with what was durable",
         draw: disks,
     },
+    Scenario {
+        name: "lasting",
+        about: "deletions, absence and retirement at nodes with disks",
+        draw: lasting,
+    },
     Scenario { name: "churn", about: "nodes die and come back all the time", draw: churn },
     Scenario {
         name: "hot-key",
@@ -333,8 +338,6 @@ fn calm(draft: &mut Draft) {
 /// Nodes with disks end or crash, also right after a write and all at once; what was answered only
 /// when it was durable is there for ever.
 fn disks(draft: &mut Draft) {
-    // The records of the roster and of what was collected are still to come.
-    draft.plan.settings.roster = false;
     draft.plan.settings.durability =
         if draft.dice.bool() { Durability::Always } else { Durability::Interval };
     draft.link.loss = 0.1 * draft.dice.f64();
@@ -345,6 +348,17 @@ fn disks(draft: &mut Draft) {
         let at = draft.instant();
         (0..draft.plan.nodes).for_each(|node| draft.act(at, Act::Crash(node)));
     }
+}
+
+/// What tries the roster and the collection of tombstones, at nodes with disks.
+fn lasting(draft: &mut Draft) {
+    let draws: [fn(&mut Draft); 4] = [deletes, absence, retire_in_partition, rebuild];
+    let draw = draws[draft.dice.usize(..draws.len())];
+    draw(draft);
+    draft.plan.settings.durability =
+        if draft.dice.bool() { Durability::Always } else { Durability::Interval };
+    let times = draft.dice.usize(..6);
+    draft.restarts(times);
 }
 
 /// Up to half of all messages never arrive, of every kind: pushes, digests, chunks, credit.

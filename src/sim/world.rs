@@ -338,7 +338,7 @@ impl World {
     }
 
     /// Hands an input to a node and carries out what comes of it.
-    fn handle(&mut self, node: usize, input: Input<'_>) {
+    pub(super) fn handle(&mut self, node: usize, input: Input<'_>) {
         let Some(shard) = &mut self.nodes[node].shard else { return };
         shard.handle(self.now, input, &mut self.output);
         self.carry_out(node);

@@ -3,6 +3,7 @@
 
 use super::super::cell::{CellWrite, Field};
 use super::super::stamp::{Dot, Stamp};
+use super::super::version::VersionVector;
 use super::{Books, Store};
 
 impl Store {
@@ -39,6 +40,15 @@ impl Store {
             self.free.push(slot);
         }
         true
+    }
+
+    /// Removes all tombstones whose dots are in `horizon`.
+    pub(in crate::protocol) fn collect_all(&mut self, horizon: &VersionVector) {
+        let dots = self.books.tombstones.iter().filter(|dot| horizon.contains(**dot));
+        let dots: Vec<Dot> = dots.copied().collect();
+        for dot in dots {
+            self.collect(dot);
+        }
     }
 
     /// Every cell that is kept, in the order of the slots and fields.

@@ -103,6 +103,8 @@ struct Expected {
     conflicts: Vec<Conflict>,
     /// The node that dies.
     dies: Option<usize>,
+    /// Nodes that may start.
+    starts: Vec<usize>,
 }
 
 impl Fault {
@@ -178,6 +180,12 @@ impl Checks {
     pub fn after(&mut self, world: &World) -> Result<(), Fault> {
         if let Some(node) = self.expected.dies {
             self.death(world, node);
+        }
+        for node in std::mem::take(&mut self.expected.starts) {
+            // What it had put away does not show.
+            if let Some(shard) = world.shard(node).filter(|shard| shard.is_filling()) {
+                self.oracle.put_away(node, shard);
+            }
         }
         let result = self.follow(world);
         for token in world.released() {
@@ -312,6 +320,10 @@ impl Checks {
             }
             Happening::Act(Act::Retire { node, .. } | Act::Rebuild(node)) => {
                 self.expected.node = Some(*node);
+            }
+            Happening::Act(Act::Restart(_) | Act::FaultsEnd) => {
+                let nodes = 0..world.plan().nodes;
+                self.expected.starts = nodes.filter(|it| world.shard(*it).is_none()).collect();
             }
             Happening::Act(_) => {}
         }
