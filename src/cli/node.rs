@@ -25,7 +25,8 @@ use crate::net::discovery::interfaces;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
 use crate::protocol::cell::VALUE_BYTES_MAX;
 use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
-use crate::server::{Node, NodeConfig, StorageConfig};
+use crate::server::{Node, NodeConfig, StartError, StorageConfig};
+use crate::storage::StorageError;
 
 /// The port that peers use unless told otherwise.
 pub(super) const PEER_PORT: u16 = 7400;
@@ -350,7 +351,10 @@ async fn open(settings: &Settings) -> Result<Opened, Exit> {
     }
     let config = node_config(settings)?;
     let password = settings.requirepass_file.as_deref().map(read_password).transpose()?;
-    let node = Node::start(config).await.map_err(|error| Exit::Failed.because(error))?;
+    let node = Node::start(config).await.map_err(|error| match salvageable(&error) {
+        true => Exit::Failed.because(format!("{error} (--salvage starts with what is readable)")),
+        false => Exit::Failed.because(error),
+    })?;
     for peer in &settings.peer {
         async_std::task::spawn(find(node.clone(), peer.clone()));
     }
@@ -371,6 +375,21 @@ async fn open(settings: &Settings) -> Result<Opened, Exit> {
         taken("--http", &format!("cannot listen for HTTP on {address}: {error}"))
     })?;
     Ok(Opened { node, resp, http })
+}
+
+/// Whether `--salvage` would get past an error: the journal or a snapshot is damaged, nothing else.
+fn salvageable(error: &StartError) -> bool {
+    match error {
+        StartError::Storage(
+            StorageError::Damaged { path, .. }
+            | StorageError::Rejected { path, .. }
+            | StorageError::Incomplete { path },
+        ) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("segment-") || name.starts_with("snapshot-")
+        }
+        _ => false,
+    }
 }
 
 fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {

@@ -204,6 +204,12 @@ pub(super) fn rise(
     for skipped in &found.skipped {
         log::warn!("{} at byte {}: {}", skipped.path.display(), skipped.offset, skipped.what);
     }
+    if let Some(folder) = &found.set_aside {
+        log::warn!(
+            "damaged snapshots were moved to {}: the older state was whole",
+            folder.display()
+        );
+    }
     let (mut shard, append) = recovery.into_shard(config, dice);
     let mut position = journal.append(&append.records);
     let alone = shard.members().all(|(member, _)| member == identity.node_id());
@@ -418,7 +424,7 @@ impl Node {
             State::Open => None,
             State::Full { reason } => Some(format!("no room in the data directory: {reason}")),
             State::CatchingUp => {
-                Some("there is room again; a snapshot is being written".to_owned())
+                Some("the data directory is being brought up to date, try again soon".to_owned())
             }
             State::Failed { reason } => {
                 Some(format!("the data directory failed, restart the node: {reason}"))
