@@ -9,6 +9,7 @@ pub mod dev;
 pub mod exit;
 pub mod keygen;
 pub mod node;
+pub mod settings;
 pub mod shutdown;
 pub mod simulate;
 pub mod status;
