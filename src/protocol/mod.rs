@@ -17,6 +17,7 @@ pub mod profile;
 mod push;
 pub mod record;
 pub mod recovery;
+pub mod restore;
 mod round;
 pub mod shard;
 pub mod stamp;

@@ -168,7 +168,7 @@ impl Shard {
         self.sender().envelope(message)
     }
 
-    fn next_wake(&self) -> Option<Time> {
+    pub(super) fn next_wake(&self) -> Option<Time> {
         let deadlines = [self.exchanges.deadline(), self.pushes.deadline(), self.next_round];
         deadlines.into_iter().flatten().min()
     }
@@ -261,7 +261,7 @@ impl Shard {
     }
 
     /// Makes one write of this node: stamps it, applies it, pushes it.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Time,
         cells: Vec<CellWrite>,
@@ -298,6 +298,11 @@ impl Shard {
         }
         self.merge(write, output);
         Reply::Written { stamp, dot, changed }
+    }
+
+    /// Brings the counter to at least this, so that the next write has a greater one.
+    pub(super) fn reach(&mut self, lamport: Lamport) {
+        self.lamport = self.lamport.max(lamport);
     }
 
     fn takes(&self, write: &Write) -> bool {
