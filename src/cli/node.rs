@@ -15,7 +15,7 @@ use super::Exit;
 use super::exit::{print, with_sources};
 use super::settings::{Consistency, PEER_PORT, PeerAddress, Settings, YesNo};
 use super::shutdown::Shutdown;
-use crate::api::http::HttpDoor;
+use crate::api::http::{HttpDoor, HttpSettings};
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
 use crate::net::{self, Emulation, NodeIdentity, Secret};
@@ -89,13 +89,13 @@ pub async fn run(args: NodeArgs) -> Exit {
     {
         return Exit::Failed.because(format!("cannot write {}: {error}", path.display()));
     }
-    shutdown.requested().await;
+    futures_lite::future::or(shutdown.requested(), opened.node.left()).await;
     if let Some(path) = &settings.ready_file {
         // Not ready any more; a file that somebody else removed is as good.
         let _ = fs::remove_file(path);
     }
     opened.resp.close().await;
-    drop(opened.http);
+    opened.http.close().await;
     opened.node.close().await;
     Exit::Ok
 }
@@ -126,7 +126,8 @@ async fn open(settings: &Settings) -> Result<Opened, Exit> {
     let resp = RespDoor::open(node.clone(), address, guard)
         .map_err(|error| taken("--resp", &with_sources(&error)))?;
     let address = settings.http.unwrap_or_else(|| local(HTTP_PORT));
-    let http = HttpDoor::open(node.clone(), address).await.map_err(|error| {
+    let guard = HttpSettings { protected: settings.protected_mode != Some(YesNo::No) };
+    let http = HttpDoor::open_with(node.clone(), address, guard).await.map_err(|error| {
         taken("--http", &format!("cannot listen for HTTP on {address}: {error}"))
     })?;
     Ok(Opened { node, resp, http })
@@ -259,6 +260,7 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
     };
     let seen = match http.address().ip().is_loopback() {
         true => "this machine only",
+        false if open => "STATUS, BACKUP AND RESTORE are open to whoever can reach it",
         false => "status and metrics are open to whoever can reach it",
     };
     format!(

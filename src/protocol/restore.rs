@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use super::boundary::{Output, Reply};
 use super::cell::{CellWrite, Content, Key};
-use super::record::{self, KeptCell, Record, RecordError};
+use super::record::{self, Append, KeptCell, Record, RecordError};
 use super::shard::Shard;
 use super::stamp::Dot;
 use super::time::Time;
@@ -133,7 +133,20 @@ pub fn cells(records: &[u8]) -> Result<Vec<BackedUp>, RecordError> {
     Ok(cells)
 }
 
+/// Records cells of a backup.
+pub fn record(cells: Vec<BackedUp>, append: &mut Append) {
+    append.cells(cells.into_iter().map(|BackedUp(kept)| kept).collect());
+}
+
 impl Shard {
+    /// Copies cells for a backup, about `bytes_max` bytes of them, from `cursor` on, which begins as 0;
+    /// and says where to go on, or `None` at the end. As `Shard::export_cells`, for a caller that
+    /// encodes them elsewhere.
+    pub fn back_up(&self, cursor: u64, bytes_max: usize) -> (Vec<BackedUp>, Option<u64>) {
+        let (cells, next) = self.store.kept(cursor, bytes_max);
+        (cells.into_iter().map(BackedUp).collect(), next)
+    }
+
     /// Restores the first cells of a backup, which stand in the order of [`cells`], key by key until
     /// about `bytes_max` bytes are done, takes them out, and counts what became of them.
     ///
@@ -244,7 +257,6 @@ mod tests {
     use crate::protocol::cell::Field;
     use crate::protocol::config::Config;
     use crate::protocol::id::{NodeId, Origin};
-    use crate::protocol::record::Append;
     use crate::protocol::stamp::Lamport;
 
     /// Of a key, a field (0: the whole key) and whether it is deleted.
@@ -271,7 +283,9 @@ mod tests {
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             append.reuse();
-            cursor = shard.export_cells(from, 30, &mut append);
+            let (cells, next) = shard.back_up(from, 30);
+            record(cells, &mut append);
+            cursor = next;
             pieces.push(append.records.clone());
         }
         pieces
