@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Exit;
+use super::client::HTTP_PORT;
 use super::exit::{print, with_sources};
 use super::settings::{Consistency, PEER_PORT, PeerAddress, Settings, YesNo};
 use super::shutdown::Shutdown;
@@ -25,9 +26,6 @@ use crate::server::{Node, NodeConfig, StorageConfig};
 
 /// The port of the Redis protocol unless told otherwise.
 const RESP_PORT: u16 = 7401;
-
-/// The port of HTTP unless told otherwise.
-const HTTP_PORT: u16 = 7402;
 
 /// The data directory unless told otherwise.
 const DATA_DIRECTORY: &str = "quorumor-data";
@@ -157,7 +155,7 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     }
     config.strategy = settings.strategy.unwrap_or_default();
     config.interval = settings.interval.map_or(INTERVAL_DEFAULT, |interval| interval.0);
-    config.fanout = settings.fanout.unwrap_or(FANOUT_DEFAULT);
+    config.fanout = settings.fanout.map_or(FANOUT_DEFAULT, |fanout| fanout.0);
     config.storage = storage_config(settings)?;
     let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
     config.memory_bytes_max = settings.max_memory.map(bytes);

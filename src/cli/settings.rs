@@ -92,7 +92,7 @@ pub struct Settings {
 
     /// The most peers that get a write straight from here; beyond it relays help [default: 16].
     #[arg(long, value_name = "N", env = "QUORUMOR_FANOUT")]
-    pub(super) fanout: Option<usize>,
+    pub(super) fanout: Option<Fanout>,
 
     /// A file with the password that Redis clients must give.
     #[arg(long, value_name = "FILE", env = "QUORUMOR_REQUIREPASS_FILE")]
@@ -141,6 +141,32 @@ pub struct PeerAddress {
 /// A positive length of time, like `1s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(pub Duration);
+
+/// A positive number of peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Fanout(pub usize);
+
+impl TryFrom<usize> for Fanout {
+    type Error = &'static str;
+
+    fn try_from(peers: usize) -> Result<Self, Self::Error> {
+        match peers {
+            0 => Err("a fan-out of 0 would push nothing to anybody: at least 1"),
+            _ => Ok(Self(peers)),
+        }
+    }
+}
+
+impl FromStr for Fanout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let peers: usize =
+            text.parse().map_err(|_| format!("{text:?} is not a number of peers"))?;
+        Ok(Self::try_from(peers)?)
+    }
+}
 
 impl FromStr for Interval {
     type Err = String;
@@ -269,9 +295,12 @@ mod tests {
         let file: Settings = toml::from_str(file).unwrap();
         let flags = Settings { name: Some("eve".to_owned()), ..Settings::default() };
         let both = flags.or(file);
-        assert_eq!((both.name.as_deref(), both.fanout, both.peer.len()), (Some("eve"), Some(3), 2));
+        assert_eq!((both.name.as_deref(), both.peer.len()), (Some("eve"), 2));
+        assert_eq!(both.fanout, Some(Fanout(3)));
         assert_eq!(both.interval, Some(Interval(Duration::from_millis(50))));
-        for wrong in ["names = 'ada'", "interval = '0s'", "peer = [':']", "strategy = 'shove'"] {
+        for wrong in
+            ["names = 'ada'", "interval = '0s'", "peer = [':']", "fanout = 0", "strategy = 'shove'"]
+        {
             assert!(toml::from_str::<Settings>(wrong).is_err(), "{wrong}");
         }
     }

@@ -101,7 +101,7 @@ pub struct Config {
     /// See [`LAMPORT_JUMP_MAX_DEFAULT`].
     pub lamport_jump_max: u64,
     /// The longest value that clients may write here; at most
-    /// [`VALUE_BYTES_MAX`](super::cell::VALUE_BYTES_MAX).
+    /// [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// How much memory the cells may take, about, before clients' writes are refused.
     pub memory_bytes_max: Option<usize>,

@@ -129,13 +129,16 @@ struct Checked {
     cells: u64,
 }
 
+/// Records as they stand in a backup, and their cells.
+type Piece = (Vec<u8>, Vec<BackedUp>);
+
 impl Checked {
     fn push(&mut self, bytes: &[u8]) {
         self.reader.push(bytes);
     }
 
     /// The records that come next as a whole, and their cells.
-    fn next_part(&mut self) -> Result<Option<(Vec<u8>, Vec<BackedUp>)>, RestoreError> {
+    fn next_part(&mut self) -> Result<Option<Piece>, RestoreError> {
         while let Some(part) = self.reader.next_part()? {
             match part {
                 BackupPart::About(bytes) => {
