@@ -108,7 +108,7 @@ async fn open(settings: &Settings) -> Result<Opened, Exit> {
     let config = node_config(settings)?;
     let password = settings.requirepass_file.as_deref().map(read_password).transpose()?;
     let node = Node::start(config).await.map_err(|error| Exit::Failed.because(error))?;
-    for peer in &settings.peer {
+    for peer in settings.peer.iter().flatten() {
         async_std::task::spawn(find(node.clone(), peer.clone()));
     }
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -45,8 +45,9 @@ pub struct Settings {
 
     /// Other peers, host or host:port, separated by commas or repeated. One that is up is enough;
     /// its own address and unreachable ones are fine.
-    #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "QUORUMOR_PEER")]
-    pub(super) peer: Vec<PeerAddress>,
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "QUORUMOR_PEER",
+          value_parser = peer_or_none)]
+    pub(super) peer: Vec<Option<PeerAddress>>,
 
     /// The cluster's secret, from `quorumor keygen`.
     #[arg(long, value_name = "FILE", env = "QUORUMOR_SECRET_FILE")]
@@ -203,6 +204,14 @@ impl FromStr for PeerAddress {
             return Err(format!("{text:?} is not a peer: expected HOST or HOST:PORT"));
         }
         Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// A peer, or none: an empty variable says that there is none.
+fn peer_or_none(text: &str) -> Result<Option<PeerAddress>, String> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text.parse().map(Some),
     }
 }
 

@@ -42,6 +42,10 @@ const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a peer that misbehaved is kept out.
 const QUARANTINE: Duration = Duration::from_secs(60);
 
+/// How often at the most it is said that frames were dropped: a peer that sends nothing but rubbish
+/// must not fill the disk with our words.
+const FRAME_WORDS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// No deadline: later than any clock of ours shows.
 const NEVER: u64 = u64::MAX;
 
@@ -109,6 +113,8 @@ pub(super) struct Inner {
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
     frames_damaged: AtomicU64,
+    /// When it may be said again that a frame was dropped, in nanoseconds of the clock.
+    frame_words_at: AtomicU64,
 }
 
 /// The shard and the output that its inputs share.
@@ -180,6 +186,7 @@ impl Node {
             durable,
             sent: Sent::default(),
             frames_damaged: AtomicU64::new(0),
+            frame_words_at: AtomicU64::new(0),
             config,
         });
         if let Some(durable) = &inner.durable {
@@ -517,8 +524,10 @@ impl Inner {
                 }
                 Ok(envelope) => self.handle(Input::Message(peer, envelope)),
                 Err(error) => {
-                    self.frames_damaged.fetch_add(1, Ordering::Relaxed);
-                    log::warn!("dropped a frame of {peer:?}: {error}");
+                    let count = self.frames_damaged.fetch_add(1, Ordering::Relaxed) + 1;
+                    if self.may_speak_of_frames() {
+                        log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");
+                    }
                 }
             },
         }
@@ -548,6 +557,18 @@ impl Inner {
         for member in unknown.take(MEMBERS_MAX) {
             net.dial(member.address);
         }
+    }
+
+    /// Whether it is time again to say that a frame was dropped.
+    fn may_speak_of_frames(&self) -> bool {
+        let now = self.now();
+        let next = self.frame_words_at.load(Ordering::Relaxed);
+        let after = (now + FRAME_WORDS_INTERVAL).as_nanos();
+        now.as_nanos() >= next
+            && self
+                .frame_words_at
+                .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     fn is_crowded(&self) -> bool {
