@@ -42,6 +42,7 @@ impl Pair {
             config.strategy = direction;
             config.eager = eager;
             config.delta_bytes_max = 50;
+            config.roster = false;
             Shard::new(config)
         };
         let mut pair = Self {
@@ -353,7 +354,7 @@ fn misdeed(change: impl Fn(&mut Write)) -> (Vec<Misdeed>, bool) {
     change(&mut write);
     let message = Message::Push { writes: vec![write], relay: None };
     let (version, shard, scope, epoch) = (WIRE_VERSION, ShardId(0), Scope::default(), Epoch(0));
-    let envelope = Envelope { version, shard, scope, epoch, message };
+    let envelope = Envelope { version, shard, scope, epoch, origin: Origin(1), message };
     let before = (pair.one.summary(), pair.one.lamport());
     assert!(pair.receive(ONE, &codec::encode(&envelope)));
     let unchanged = before == (pair.one.summary(), pair.one.lamport());

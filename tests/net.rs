@@ -6,15 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop at once")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quorumor::net::{
-    Emulation, Lane, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, RefusedReason,
-    Secret, Sent,
+    DATAGRAM_BYTES_MAX, Emulation, Lane, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity,
+    RefusedReason, Secret, Sent,
 };
 use quorumor::protocol::id::NodeId;
 use quorumor::protocol::profile::Profile;
@@ -254,6 +254,80 @@ fn frames_beyond_the_limits_are_refused_by_the_sender() {
     assert_eq!(a.net.stats().frames_dropped, 1);
 }
 
+/// Datagrams from `a` to `b` of every kind of length, each again until one got through.
+fn exchange_datagrams(a: &Node, b: &Node) {
+    for length in [2, 100, DATAGRAM_BYTES_MAX] {
+        let frame = Bytes::from(vec![length as u8; length]);
+        eventually("a datagram to arrive", || {
+            // There may be no room at the moment, and one that was sent may be lost.
+            let _ = a.net.send(b.id(), Lane::Datagram, frame.clone());
+            let wanted = (Lane::Datagram, frame.clone());
+            Node::frames(&b.heard.events.lock()).contains(&wanted)
+        });
+    }
+}
+
+#[test]
+fn datagrams_arrive_whole_and_misfits_are_refused_by_the_sender() {
+    let (a, b) = pair();
+    exchange_datagrams(&a, &b);
+    let heard = b.net.heard();
+    assert!(heard.iter().any(|(peer, at)| *peer == a.id() && at.elapsed() < DEADLINE));
+    let dropped = a.net.stats().frames_dropped;
+    for misfit in [0, 1, 70_000] {
+        let frame = Bytes::from(vec![b'?'; misfit]);
+        assert_eq!(a.net.send(b.id(), Lane::Datagram, frame), Sent::QueueFull, "{misfit} bytes");
+    }
+    assert_eq!(a.net.stats().frames_dropped, dropped + 3);
+    assert_eq!(a.net.send(NodeId(1), Lane::Datagram, vec![0; 9].into()), Sent::NotConnected);
+    a.close();
+    b.close();
+}
+
+#[test]
+fn datagrams_cross_an_emulated_network_that_loses_and_probes_stay_inside() {
+    // While the link is cut, the one that wants an answer probes it with datagrams of one byte.
+    let (a, b, emulations) = cut_pair("60s", "1s");
+    assert!(a.net.dial(b.address()));
+    b.wait_up(&a);
+    a.wait_up(&b);
+    exchange_datagrams(&a, &b);
+    let cut = Instant::now() - Duration::from_secs(60);
+    for emulation in &emulations {
+        emulation.begin(cut);
+    }
+    assert_eq!(
+        a.net.send(b.id(), Lane::Push, Bytes::from_static(b"asks for an answer")),
+        Sent::Queued
+    );
+    b.wait("the push", |events| {
+        Node::frames(events).iter().any(|(lane, _)| *lane == Lane::Push).then_some(())
+    });
+    exchange_datagrams(&b, &a);
+    for node in [&a, &b] {
+        let frames = Node::frames(&node.heard.events.lock());
+        assert!(frames.iter().all(|(_, bytes)| bytes.len() > 1), "{frames:?}");
+    }
+    a.close();
+    b.close();
+}
+
+#[test]
+fn a_peer_that_was_given_up_comes_back_at_once() {
+    let (a, b) = pair();
+    a.net.give_up(b.id(), "does not answer");
+    a.wait("the link go and come back", |events| {
+        let ups = events.iter().filter(|event| matches!(event, NetEvent::Up { .. })).count();
+        let down = events.iter().any(
+            |event| matches!(event, NetEvent::Down { reason, .. } if reason == "does not answer"),
+        );
+        (down && ups >= 2).then_some(())
+    });
+    assert!(a.net.stats().refused.is_empty() && b.net.stats().refused.is_empty());
+    a.close();
+    b.close();
+}
+
 #[test]
 fn another_secret_is_refused_on_both_sides_and_counted() {
     let (a, b) = (Recipe::new(&secret(), 1).start(), Recipe::new(&secret(), 2).start());
@@ -294,6 +368,24 @@ fn dialling_oneself_is_noticed_and_harmless() {
     });
     assert_eq!(a.net.peers().len(), 1);
     assert_eq!(a.count(|event| matches!(event, NetEvent::Refused { .. })), 0);
+}
+
+/// A hint leads to a link as a seed does; too many hints are refused, and a seed is dialled all the
+/// same.
+#[test]
+fn hints_lead_to_links_and_leave_room_for_seeds() {
+    let secret = secret();
+    let [a, b, c] = [1, 2, 3].map(|seed| Recipe::new(&secret, seed).start());
+    assert!(a.net.hint(b.address()));
+    a.wait_up(&b);
+    // Nobody is there, and the table is full long before all are in it.
+    let taken = (1..=5000_u16)
+        .filter(|port| a.net.hint(SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), 50_000 + port))));
+    let taken = taken.count();
+    assert!(taken < 1024, "{taken} hints were taken");
+    assert_eq!(a.net.discovery().candidates, 1 + taken);
+    assert!(a.net.dial(c.address()));
+    a.wait_up(&c);
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod client;
 pub mod compare;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod keygen;
 pub mod members;
@@ -64,6 +65,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Runs a cluster in virtual time, breaks what can break, and checks that no rule is broken.
     Simulate(simulate::SimulateArgs),
+    /// Looks whether this machine is fit for a peer, and says what to do where it is not.
+    Doctor(doctor::DoctorArgs),
     /// Writes a new cluster secret into a file.
     Keygen(keygen::KeygenArgs),
 }
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Keygen(args) => keygen::run(&args),
         }
     }));

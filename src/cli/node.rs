@@ -14,18 +14,19 @@ use serde::Serialize;
 use super::Exit;
 use super::client::HTTP_PORT;
 use super::exit::{print, with_sources};
-use super::settings::{Consistency, PEER_PORT, PeerAddress, Settings, YesNo};
+use super::settings::{Consistency, LookOnLan, PEER_PORT, PeerAddress, Settings, YesNo};
 use super::shutdown::Shutdown;
 use crate::api::http::{HttpDoor, HttpSettings};
 use crate::api::resp::door::Door as RespDoor;
 use crate::api::resp::settings::{Password, Settings as RespSettings};
+use crate::net::discovery::interfaces;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
 use crate::protocol::cell::VALUE_BYTES_MAX;
 use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT};
 use crate::server::{Node, NodeConfig, StorageConfig};
 
 /// The port of the Redis protocol unless told otherwise.
-const RESP_PORT: u16 = 7401;
+pub(super) const RESP_PORT: u16 = 7401;
 
 /// The data directory unless told otherwise.
 const DATA_DIRECTORY: &str = "quorumor-data";
@@ -148,6 +149,9 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     let mut config = NodeConfig::new(name, identity);
     let everywhere = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     config.listen = settings.listen.unwrap_or_else(|| (everywhere, PEER_PORT).into());
+    config.discovery = settings.discovery != Some(LookOnLan::Off)
+        && secret.is_some()
+        && !config.listen.ip().is_loopback();
     config.secret = secret;
     config.emulation = emulation;
     if let Some(cluster) = &settings.cluster {
@@ -249,6 +253,10 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
         Some(_) => "peers prove that they know the secret",
         None => "no secret: this machine only",
     };
+    let discovery = match config.discovery {
+        true => "looks for more on the LAN",
+        false => "looks for none on the LAN",
+    };
     let open = settings.protected_mode == Some(YesNo::No);
     let guard = match (settings.requirepass_file.is_some(), resp.address().ip().is_loopback()) {
         (true, _) => "password required",
@@ -263,7 +271,7 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
     };
     format!(
         "quorumor {} · {} ({}) in cluster {} · eventual consistency\n  data   {}\n  \
-         peers  {}  (QUIC; {security})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
+         peers  {}  (QUIC; {security}; {discovery})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
          http   http://{}/status  ({seen})\n{}\n",
         env!("CARGO_PKG_VERSION"),
         config.name,
@@ -315,16 +323,31 @@ fn next_peer(node: &Node, settings: &Settings) -> String {
             free_directory()
         );
     }
-    let own = own_address().filter(|_| address.ip().is_unspecified()).unwrap_or(address.ip());
-    let reachable = match own.is_unspecified() {
+    if node.config().discovery {
+        return format!(
+            "\non every other machine of this LAN, with a copy of the secret:\n  quorumor \
+             node{cluster}{}\nif they do not find each other: `quorumor doctor`, or --peer {}",
+            secret.unwrap_or_default(),
+            reachable(address)
+        );
+    }
+    format!(
+        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer {}",
+        secret.unwrap_or_default(),
+        reachable(address)
+    )
+}
+
+/// How others most likely reach an address that this node listens on.
+fn reachable(address: SocketAddr) -> String {
+    let own = own_address()
+        .or_else(first_address)
+        .filter(|_| address.ip().is_unspecified())
+        .unwrap_or(address.ip());
+    match own.is_unspecified() {
         true => format!("THIS-MACHINE:{}", address.port()),
         false => SocketAddr::new(own, address.port()).to_string(),
-    };
-    format!(
-        "\non the next machine, with a copy of the secret:\n  quorumor node{cluster}{} --peer \
-         {reachable}",
-        secret.unwrap_or_default()
-    )
+    }
 }
 
 /// The name of a data directory that is not there yet.
@@ -352,4 +375,9 @@ fn own_address() -> Option<IpAddr> {
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
+}
+
+/// The first address of the first network card: there may be no way out of a LAN.
+fn first_address() -> Option<IpAddr> {
+    interfaces().ok()?.first()?.addresses.first().copied()
 }

@@ -53,6 +53,11 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "QUORUMOR_SECRET_FILE")]
     pub(super) secret_file: Option<PathBuf>,
 
+    /// Whether peers are looked for on the LAN (multicast DNS) [default: auto, which does so with a
+    /// secret, unless only this machine can reach the peer].
+    #[arg(long, value_enum, value_name = "AUTO|OFF", env = "QUORUMOR_DISCOVERY")]
+    pub(super) discovery: Option<LookOnLan>,
+
     /// The data directory; made if it is not there [default: quorumor-data].
     #[arg(long, value_name = "DIR", env = "QUORUMOR_DATA")]
     pub(super) data: Option<PathBuf>,
@@ -120,6 +125,16 @@ pub enum Consistency {
     Eventual,
     /// Writes go through a primary (not in this version).
     Strong,
+}
+
+/// Whether to look for peers on the LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookOnLan {
+    /// When there is a secret and other machines can reach this one.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Yes or no.
@@ -254,6 +269,7 @@ impl Settings {
             http: self.http.or(file.http),
             peer: if self.peer.is_empty() { file.peer } else { self.peer },
             secret_file: self.secret_file.or(file.secret_file),
+            discovery: self.discovery.or(file.discovery),
             data: self.data.or(file.data),
             durability: self.durability.or(file.durability),
             sync_interval: self.sync_interval.or(file.sync_interval),

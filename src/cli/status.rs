@@ -95,6 +95,19 @@ fn status_text(status: &Value) -> String {
         format!("fingerprint  {}", text("fingerprint")),
     ];
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(discovery) = status.get("discovery") {
+        let field = |name: &str| discovery.get(name).map(ToString::to_string).unwrap_or_default();
+        let state = discovery.get("state").and_then(Value::as_str).unwrap_or("?");
+        lines.push(match (state, discovery.get("trouble").and_then(Value::as_str)) {
+            ("on", _) => format!(
+                "discovery    on: {} found on the LAN, {} addresses tried",
+                field("found"),
+                field("candidates")
+            ),
+            (state, Some(trouble)) => format!("discovery    {state}: {trouble}"),
+            (state, None) => format!("discovery    {state}"),
+        });
+    }
     lines.push(format!("peers        {}", peers.len()));
     for peer in peers {
         let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
@@ -104,6 +117,14 @@ fn status_text(status: &Value) -> String {
             text("name"),
             text("address")
         ));
+    }
+    let known = status.get("liveness").and_then(Value::as_array).cloned().unwrap_or_default();
+    for peer in known {
+        let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+        let seconds = peer.get("state_seconds").and_then(Value::as_f64).unwrap_or_default();
+        if text("state") != "up" {
+            lines.push(format!("  {:<12} {} for {seconds:.0} s", text("name"), text("state")));
+        }
     }
     lines.join("\n") + "\n"
 }

@@ -36,6 +36,7 @@ pub fn measure(config: &CompareConfig, configuration: &Configuration, run: usize
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
             durability: Durability::None,
+            ..Settings::default()
         },
         writes: writes.collect(),
         deadline: config.deadline,

@@ -89,7 +89,15 @@ pub enum Lane {
         /// The sender sends no more on this exchange after this frame.
         last: bool,
     },
+    /// A packet of its own: at once or not at all, in no order, never repeated. From two bytes (a
+    /// single one is the link's own probe) to what the path carries, which is at least
+    /// [`DATAGRAM_BYTES_MAX`]; anything else is refused as if there were no room.
+    Datagram,
 }
+
+/// The longest frame of [`Lane::Datagram`] that every path carries, in bytes: QUIC's smallest packet
+/// of 1,200 less what QUIC itself writes into it.
+pub const DATAGRAM_BYTES_MAX: usize = 1_100;
 
 /// What became of a frame that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +105,8 @@ pub enum Lane {
 pub enum Sent {
     /// It waits for its turn on the wire. It still is lost if the link breaks.
     Queued,
-    /// The queue of that peer is full, too many exchanges are open, or the frame is too long.
+    /// The queue of that peer is full, too many exchanges are open, or the frame has a length that
+    /// its lane does not carry.
     QueueFull,
     /// There is no link to that peer.
     NotConnected,
@@ -184,7 +193,7 @@ pub struct NetStats {
     pub received: DatagramCount,
     /// Frames queued for peers.
     pub frames_sent: u64,
-    /// Frames that found their queue full.
+    /// Frames that found their queue full or were too long for their lane.
     pub frames_dropped: u64,
     /// Links that came up.
     pub links_up: u64,

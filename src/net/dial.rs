@@ -1,12 +1,12 @@
 //! Keeping addresses dialled: each candidate is tried until it is linked, and again when it is lost.
 //!
-//! A candidate is a hint, nothing more: it may be wrong, asleep, this node itself, or a second
-//! address of a peer that is linked already. One task per candidate tries it with growing pauses
-//! (with jitter, so that two nodes that lost each other do not collide for ever), rests while its
-//! peer is linked, and ends for good only when the address turns out to be this node.
+//! A candidate may be wrong, asleep, this node itself, or a second address of a peer that is linked
+//! already. One task per candidate tries it with growing pauses (with jitter, so that two nodes that
+//! lost each other do not collide for ever), rests while its peer is linked, and ends when the
+//! address turns out to be this node, or when the table of `candidates` has given it up.
 //!
-//! What must stay true: isolation heals by itself. A candidate is never given up, and the pauses
-//! stay short enough that a healed network is noticed within seconds.
+//! What must stay true: isolation heals by itself. A seed is never given up, and the pauses stay
+//! short enough that a healed network is noticed within seconds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,12 +14,11 @@ use std::time::Duration;
 use futures_lite::future;
 
 use super::Net;
+use super::candidates::{Ticket, Turn};
 use super::door::Met;
 use super::identity::SERVER_NAME;
 use crate::protocol::id::NodeId;
 
-/// Addresses that may be candidates at once, each with a task of its own.
-pub(super) const CANDIDATES_MAX: usize = 1024;
 /// From the first packet to the end of the TLS handshake. A second attempt finds a healed network
 /// sooner than QUIC's repetitions, which double.
 const CONNECT_MAX: Duration = Duration::from_millis(2500);
@@ -55,16 +54,33 @@ impl Pauses {
 }
 
 impl Net {
-    /// Keeps `address` dialled until the node closes or the address turns out to be this node.
-    pub(super) async fn keep_dialled(self, address: SocketAddr) {
+    /// Keeps `address` dialled until the node closes, the table has given it up, or it turns out to
+    /// be this node.
+    pub(super) async fn keep_dialled(self, address: SocketAddr, ticket: Ticket) {
         let mut pauses = Pauses::new();
         let mut known = None;
         let mut told = false;
-        while self.is_candidate(address) {
-            if self.rest_while_linked(address, known).await {
+        while self.is_candidate(address, ticket) {
+            // Who came from there by itself is met as well.
+            known = known.or_else(|| self.linked_at(address));
+            if self.is_linked_at(address, known) {
+                self.met_at(address, ticket, known);
+                self.rest_while_linked(address, known).await;
+                self.met_at(address, ticket, known);
                 pauses = Pauses::new();
                 self.pause(pauses.next(false)).await;
                 continue;
+            }
+            match self.turn(address, ticket) {
+                Turn::Dial => {}
+                Turn::At(instant) => {
+                    self.pause(instant.saturating_duration_since(self.now())).await;
+                    continue;
+                }
+                Turn::Gone => {
+                    log::debug!("nobody answers at {address}; forgotten");
+                    return;
+                }
             }
             let met = self.connect(address).await;
             log::debug!("dialled {address}: {met:?}");
@@ -73,21 +89,27 @@ impl Net {
                 Met::Linked(peer) => {
                     known = Some(peer);
                     told = false;
+                    self.met_at(address, ticket, known);
                     let since = self.now();
                     self.rest_while_linked(address, known).await;
+                    self.met_at(address, ticket, known);
                     // A link that held deserves a quick redial; one that broke at once does not.
                     if since.elapsed() > PAUSE_MAX {
                         pauses = Pauses::new();
                     }
                 }
-                Met::Known(peer) => known = Some(peer),
+                Met::Known(peer) => {
+                    known = Some(peer);
+                    self.met_at(address, ticket, known);
+                }
                 Met::Myself => {
                     log::debug!("{address} is this node itself and is dialled no more");
                     return;
                 }
                 Met::Refused => {}
                 Met::Lost(why) => {
-                    if !std::mem::replace(&mut told, true) {
+                    // Of hints nobody expects that they answer.
+                    if self.is_seed(address) && !std::mem::replace(&mut told, true) {
                         log::info!("cannot reach {address} yet ({why}); trying on");
                     }
                 }
@@ -96,15 +118,13 @@ impl Net {
         }
     }
 
-    /// Waits while the candidate's peer is linked; `false` if it was not.
-    async fn rest_while_linked(&self, address: SocketAddr, known: Option<NodeId>) -> bool {
-        let mut rested = false;
+    /// Waits while the candidate's peer is linked.
+    async fn rest_while_linked(&self, address: SocketAddr, known: Option<NodeId>) {
         loop {
             let changed = self.listen_for_links();
             if !self.is_linked_at(address, known) || self.is_closing() {
-                return rested;
+                return;
             }
-            rested = true;
             changed.await;
         }
     }

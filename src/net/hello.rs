@@ -106,10 +106,12 @@ pub(super) enum FarewellCode {
     Busy = 10,
     /// The peer has started anew, and this link is of its former run.
     Replaced = 11,
+    /// The peer did not answer for a while and is taken for dead; it may come back.
+    Unanswered = 12,
 }
 
 impl FarewellCode {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::ShuttingDown,
         Self::Duplicate,
         Self::Myself,
@@ -121,6 +123,7 @@ impl FarewellCode {
         Self::Quarantined,
         Self::Busy,
         Self::Replaced,
+        Self::Unanswered,
     ];
 
     /// The number on the wire.
@@ -135,7 +138,11 @@ impl FarewellCode {
     /// What is counted when a peer is refused with this code; `None` if it is no refusal.
     pub(super) fn refused(self) -> Option<RefusedReason> {
         match self {
-            Self::ShuttingDown | Self::Duplicate | Self::Myself | Self::Replaced => None,
+            Self::ShuttingDown
+            | Self::Duplicate
+            | Self::Myself
+            | Self::Replaced
+            | Self::Unanswered => None,
             Self::Clone => Some(RefusedReason::Clone),
             Self::Version => Some(RefusedReason::Version),
             Self::Cluster => Some(RefusedReason::Cluster),

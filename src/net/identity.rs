@@ -185,6 +185,14 @@ impl Secret {
         format!("{SECRET_PREFIX}{}", HEX.encode(&bytes))
     }
 
+    /// What tells the nodes of one cluster from others where everybody listens. It follows from the
+    /// secret and the cluster's name, and neither follows from it.
+    pub(super) fn discovery_tag(&self, cluster: &str) -> [u8; 8] {
+        let purpose = format!("quorumor discovery tag, version 1: {cluster}");
+        let [a, b, c, d, e, f, g, h, ..] = derive(&self.0, purpose.as_bytes());
+        [a, b, c, d, e, f, g, h]
+    }
+
     /// The certificate authority that every holder of the secret derives alike.
     fn authority(&self) -> Result<Authority, IdentityError> {
         let key = ed25519_key(&derive(&self.0, b"quorumor cluster authority, version 1"))?;

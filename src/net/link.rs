@@ -10,6 +10,7 @@
 //! - For each link the handler hears `Up` once, then frames, then `Down` once, in this order and
 //!   never two at a time ([`Gate`]).
 //! - A full queue refuses the newest frame. Nothing waits for a slow peer but its own writer.
+//! - A datagram of one byte is the probe of `outage.rs` and goes no further; longer ones are frames.
 //! - What a peer sends is bounded before it is kept: frames by their size, all frames under way
 //!   together by [`Limits::receive_bytes_max`](super::Limits).
 
@@ -47,6 +48,8 @@ const CHUNKS_PER_READ: usize = 32;
 const READ_BYTES_PER_TURN: usize = 1 << 20;
 /// An exchange on which nothing is sent for this long has been forgotten: its stream is ended.
 const EXCHANGE_IDLE_MAX: Duration = Duration::from_secs(30);
+/// The shortest datagram that is a frame.
+const DATAGRAM_BYTES_MIN: usize = 2;
 /// Live writes go before anything else on the wire.
 const PUSH_PRIORITY: i32 = 1;
 
@@ -73,6 +76,8 @@ pub(super) struct Link {
     /// Exchanges that are being written, those of a single frame included.
     writers: AtomicUsize,
     frames_received: AtomicU64,
+    /// When something was last read from the peer, in nanoseconds since the link came up.
+    heard_nanos: AtomicU64,
     pub(super) outage: Mutex<Outage>,
 }
 
@@ -199,6 +204,7 @@ impl Link {
             frames_sent: AtomicU64::new(0),
             writers: AtomicUsize::new(0),
             frames_received: AtomicU64::new(0),
+            heard_nanos: AtomicU64::new(0),
         })
     }
 
@@ -245,6 +251,8 @@ impl Link {
         });
         let link = Arc::clone(self);
         async_std::task::spawn(async move { link.write_pushes(to_peer).await });
+        let (link, net_too) = (Arc::clone(self), net.unguarded());
+        async_std::task::spawn(async move { link.read_datagrams(&net_too).await });
         let (link, net) = (Arc::clone(self), net.unguarded());
         async_std::task::spawn(async move { link.accept_exchanges(&net).await });
     }
@@ -290,12 +298,21 @@ impl Link {
                 bytes.len() <= limits.exchange_frame_bytes_max
                     && self.put_exchange(net, id, Frame { bytes, last })
             }
+            Lane::Datagram => self.send_datagram(bytes),
         };
         if !queued {
             return Sent::QueueFull;
         }
         self.frames_sent.fetch_add(1, Ordering::Relaxed);
         Sent::Queued
+    }
+
+    /// Hands a datagram to QUIC, unless the path cannot carry it or others wait already.
+    fn send_datagram(&self, bytes: Bytes) -> bool {
+        let longest = self.connection.max_datagram_size().unwrap_or(0);
+        (DATAGRAM_BYTES_MIN..=longest).contains(&bytes.len())
+            && bytes.len() <= self.connection.datagram_send_buffer_space()
+            && self.connection.send_datagram(bytes).is_ok()
     }
 
     fn put_exchange(self: &Arc<Self>, net: &Net, id: u64, frame: Frame) -> bool {
@@ -410,6 +427,33 @@ impl Link {
         net.lost(&self, &Ending::of(&error));
     }
 
+    /// Hands every datagram to the handler until the connection ends.
+    async fn read_datagrams(self: Arc<Self>, net: &Net) {
+        while let Ok(bytes) = self.connection.read_datagram().await {
+            self.heard();
+            if bytes.len() < DATAGRAM_BYTES_MIN {
+                continue;
+            }
+            let gate = self.gate.lock();
+            if *gate != Gate::Open {
+                return;
+            }
+            self.frames_received.fetch_add(1, Ordering::Relaxed);
+            let event = NetEvent::Frame { peer: self.peer, lane: Lane::Datagram, bytes };
+            (self.handler)(net, event);
+        }
+    }
+
+    fn heard(&self) {
+        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.heard_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// When something was last read from the peer.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.since + Duration::from_nanos(self.heard_nanos.load(Ordering::Relaxed))
+    }
+
     async fn read_exchange(self: Arc<Self>, net: &Net, mut stream: RecvStream) {
         let mut start = [0; 9];
         if stream.read_exact(&mut start).await.is_err() {
@@ -455,6 +499,7 @@ impl Link {
                     return Err(Farewell::new(FarewellCode::Malformed, error.to_string()));
                 }
             };
+            self.heard();
             for chunk in chunks.iter_mut().take(count) {
                 read += chunk.len();
                 reader.feed(std::mem::take(chunk));

@@ -12,16 +12,18 @@
 //! at a time; several links may call it at once if the executor has several threads.
 //!
 //! Sending never waits either. A frame goes into a bounded queue or is refused ([`Sent`]): a slow
-//! peer costs its own queue and nothing else. There are two lanes. *Push* is one stream per
+//! peer costs its own queue and nothing else. There are three lanes. *Push* is one stream per
 //! direction for live writes, in order. An *exchange* has a stream of its own, so that a bulk
-//! transfer and a live write never wait for each other.
+//! transfer and a live write never wait for each other. A *datagram* is a packet of its own that is
+//! sent once: for what is worthless when late.
 //!
 //! What each file is about:
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
 //! - `socket`: UDP and timers under quinn; `emulation`: a profile's network in between.
 //! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
-//! - `dial`: addresses that are kept dialled; `outage` and `congestion`: a cut is survived, and that
-//!   it has healed is noticed at once.
+//! - `candidates`: which addresses are worth dialling; `dial`: keeping them dialled; `discovery`:
+//!   finding them on the LAN; `outage` and `congestion`: a cut is survived, and that it has healed is
+//!   noticed at once.
 //! - `boundary`: the values that cross to the rooms above; `links`: which peers are linked.
 //! - `frame`: frames on a stream; `link`: one connection with its queues and tasks.
 //!
@@ -45,8 +47,10 @@ use parking_lot::{Mutex, RwLock};
 use crate::protocol::id::NodeId;
 
 mod boundary;
+mod candidates;
 mod congestion;
 mod dial;
+pub mod discovery;
 mod door;
 mod emulation;
 mod frame;
@@ -59,13 +63,16 @@ mod socket;
 mod tuning;
 
 pub use boundary::{
-    Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo, Sent,
+    DATAGRAM_BYTES_MAX, Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo,
+    Sent,
 };
 pub use emulation::{Emulation, EmulationCount, load_profile};
 pub use hello::RefusedReason;
 pub use identity::{IdentityError, NodeIdentity, Secret, read_private};
 pub use socket::DatagramCount;
 
+use candidates::{Added, Candidates, Source, Ticket, Turn};
+use discovery::Discovery;
 use hello::{Ending, Farewell, FarewellCode};
 use link::Link;
 use socket::{AsyncStd, Socket, Traffic, pause};
@@ -107,7 +114,8 @@ struct Inner {
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
     /// Told whenever a link comes or goes, and when the node closes.
     links_changed: Event,
-    candidates: Mutex<HashMap<SocketAddr, ()>>,
+    candidates: Mutex<Candidates>,
+    discovery: Discovery,
     quarantine: Mutex<HashMap<NodeId, Instant>>,
     refusals: Mutex<Refusals>,
     traffic: Arc<Traffic>,
@@ -183,6 +191,7 @@ impl Net {
             links: RwLock::default(),
             links_changed: Event::new(),
             candidates: Mutex::default(),
+            discovery: Discovery::default(),
             quarantine: Mutex::default(),
             refusals: Mutex::default(),
             traffic,
@@ -213,18 +222,34 @@ impl Net {
     /// it is lost. Its being this node, or a second address of a peer, is noticed and does no harm.
     /// Returns `false` if there are too many addresses already; nothing changes then.
     pub fn dial(&self, address: SocketAddr) -> bool {
-        let address = emulation::canonical(address);
-        let mut candidates = self.inner.candidates.lock();
-        if candidates.contains_key(&address) {
-            return true;
-        }
-        if candidates.len() >= dial::CANDIDATES_MAX || self.is_closing() {
+        self.consider(address, Source::Seed)
+    }
+
+    /// Dials an address that a member told of. It is forgotten when nobody answers there for a
+    /// while; bounded in number and in dials per second, and never in the way of [`Net::dial`].
+    /// Returns `false` if there are too many hints already; nothing changes then.
+    pub fn hint(&self, address: SocketAddr) -> bool {
+        self.consider(address, Source::Told)
+    }
+
+    fn consider(&self, address: SocketAddr, source: Source) -> bool {
+        let address = match address {
+            // What is valid on one link only says on which.
+            SocketAddr::V6(scoped) if scoped.scope_id() != 0 => address,
+            _ => emulation::canonical(address),
+        };
+        if self.is_closing() {
             return false;
         }
-        candidates.insert(address, ());
-        drop(candidates);
-        async_std::task::spawn(self.unguarded().keep_dialled(address));
-        true
+        let added = self.inner.candidates.lock().add(address, source, self.now());
+        match added {
+            Added::New(ticket) => {
+                async_std::task::spawn(self.unguarded().keep_dialled(address, ticket));
+                true
+            }
+            Added::Known => true,
+            Added::Full => false,
+        }
     }
 
     /// Queues a frame for a peer. Never waits.
@@ -245,6 +270,20 @@ impl Net {
         let mut peers: Vec<PeerInfo> = self.links().iter().map(|link| link.info()).collect();
         peers.sort_by_key(|peer| peer.id);
         peers
+    }
+
+    /// When something was last read from each linked peer.
+    pub fn heard(&self) -> Vec<(NodeId, Instant)> {
+        self.inner.links.read().values().map(|link| (link.peer, link.heard_at())).collect()
+    }
+
+    /// Ends the link to a peer that does not answer, telling it why in case it hears after all. It
+    /// is dialled as before, and may come back at once.
+    pub fn give_up(&self, peer: NodeId, reason: &str) {
+        let link = self.inner.links.read().get(&peer).cloned();
+        if let Some(link) = link {
+            link.close(&Farewell::new(FarewellCode::Unanswered, reason));
+        }
     }
 
     /// Ends the link to a peer, telling it why, and does not let it back in for `quarantine`.
@@ -280,6 +319,7 @@ impl Net {
     /// Leaves the network: lets queued pushes drain for up to a second, tells every peer, and frees
     /// the port. The handler hears `Down` for each peer and then nothing more.
     pub async fn close(&self) {
+        self.say_goodbye();
         let links = self.links();
         for link in &links {
             link.finish();
@@ -362,8 +402,22 @@ impl Net {
         Some((endpoint, self.inner.client.clone()))
     }
 
-    fn is_candidate(&self, address: SocketAddr) -> bool {
-        !self.is_closing() && self.inner.candidates.lock().contains_key(&address)
+    fn is_candidate(&self, address: SocketAddr, ticket: Ticket) -> bool {
+        !self.is_closing() && self.inner.candidates.lock().holds(address, ticket)
+    }
+
+    fn is_seed(&self, address: SocketAddr) -> bool {
+        self.inner.candidates.lock().is_seed(address)
+    }
+
+    fn turn(&self, address: SocketAddr, ticket: Ticket) -> Turn {
+        self.inner.candidates.lock().turn(address, ticket, self.now())
+    }
+
+    fn met_at(&self, address: SocketAddr, ticket: Ticket, peer: Option<NodeId>) {
+        if let Some(peer) = peer {
+            self.inner.candidates.lock().met(address, ticket, peer, self.now());
+        }
     }
 
     fn links(&self) -> Vec<Arc<Link>> {
@@ -379,6 +433,12 @@ impl Net {
         let links = self.inner.links.read();
         known.is_some_and(|peer| links.contains_key(&peer))
             || links.values().any(|link| link.address == address)
+    }
+
+    /// The peer that is linked at that address.
+    fn linked_at(&self, address: SocketAddr) -> Option<NodeId> {
+        let links = self.inner.links.read();
+        links.values().find(|link| link.address == address).map(|link| link.peer)
     }
 
     fn listen_for_links(&self) -> EventListener {

@@ -41,8 +41,10 @@ const ACK_EVERY_PACKETS: u32 = 8;
 /// ... or after this time. Fewer acknowledgements than QUIC's "every second packet" save a quarter
 /// of the work; the shorter delay (QUIC: 25 ms) makes the last packet of a burst be missed sooner.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
-/// A datagram is only ever a probe of one byte; this holds a few.
-const DATAGRAM_BUFFER_BYTES: usize = 4 << 10;
+/// Datagrams that wait to be sent, or to be read, on one link: a dozen of the largest, or some
+/// hundred of the failure detector's questions, which a peer that keeps up never gathers. One that
+/// is not read in time is worth nothing, so the oldest make room for the newest.
+const DATAGRAM_BUFFER_BYTES: usize = 16 << 10;
 /// Connection attempts that wait to be looked at; beyond it, strangers are turned away.
 const INCOMING_MAX: usize = 256;
 /// What an attempt may send before it was looked at, each and all together.

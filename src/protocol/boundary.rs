@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::cell::Write;
 use super::digest::DigestHash;
 use super::event::Event;
-use super::id::{NodeId, ShardId};
+use super::id::{NodeId, Origin, ShardId};
 use super::message::{Envelope, Message, RoundId, Scope, Span, WIRE_VERSION};
 use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
@@ -66,6 +66,16 @@ pub enum Request<'a> {
         /// The dot; without it the answer tells only what the peer holds.
         dot: Option<Dot>,
     },
+    /// Retires another member: it stops to hold up the collection of tombstones, and is not believed
+    /// any more until it comes back anew.
+    Retire {
+        /// The member.
+        node: NodeId,
+    },
+    /// Leaves the roster for good.
+    Leave,
+    /// Puts away what this node has and fills it anew from the others.
+    Rebuild,
 }
 
 /// The answer to a [`Request`].
@@ -82,6 +92,12 @@ pub enum Reply {
     },
     /// Nothing was there to be changed.
     Nothing,
+    /// Not done: the key belongs to the store itself.
+    Reserved,
+    /// Not done: there is no such member, or none that could be retired from here.
+    Unknown,
+    /// It has begun.
+    Begun,
     /// Not done: the Lamport counter or the sequence numbers are exhausted.
     Exhausted,
     /// Not done: a key, a value or all together are longer than the bounds in `cell`, or than this
@@ -169,6 +185,12 @@ pub struct Counters {
     pub damage: u64,
     /// Messages refused: another shard, epoch or scope, or a quarantined peer.
     pub messages_refused: u64,
+    /// Messages passed over: of an earlier life of a peer, or of one that is not cleared.
+    pub messages_gated: u64,
+    /// Tombstones collected.
+    pub tombstones_collected: u64,
+    /// How often this node has filled itself anew.
+    pub rebuilds: u64,
     /// Peers quarantined.
     pub quarantined: u64,
     /// Writes dropped because too many gaps were open.
@@ -191,6 +213,7 @@ impl Output {
 pub(super) struct Sender {
     pub(super) shard: ShardId,
     pub(super) epoch: Epoch,
+    pub(super) origin: Origin,
 }
 
 impl Sender {
@@ -243,8 +266,8 @@ impl Sender {
     }
 
     pub(super) fn envelope(self, message: Message) -> Envelope {
-        let Self { shard, epoch } = self;
+        let Self { shard, epoch, origin } = self;
         let scope = Scope::default();
-        Envelope { version: WIRE_VERSION, shard, scope, epoch, message }
+        Envelope { version: WIRE_VERSION, shard, scope, epoch, origin, message }
     }
 }

@@ -30,6 +30,14 @@ pub const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most bytes of a write, which is never split: room for the longest key and value.
 pub const WRITE_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024 * 1024;
 
+/// What the names of keys begin with that belong to the store itself, as the roster does.
+pub const RESERVED_PREFIX: &[u8] = b"\0quorumor";
+
+/// Whether a key of this name belongs to the store itself and to no client.
+pub fn is_reserved(key: &[u8]) -> bool {
+    key.starts_with(RESERVED_PREFIX)
+}
+
 /// About how many bytes of a write in a message are not its cells.
 pub(super) const WRITE_OVERHEAD_BYTES: usize = 40;
 
@@ -186,6 +194,13 @@ impl CellWrite {
             + self.field.0.len()
             + self.content.bytes().len()
             + 19 * self.seen.iter().count()
+    }
+}
+
+impl Key {
+    /// Whether it belongs to the store itself and to no client.
+    pub fn is_reserved(&self) -> bool {
+        is_reserved(&self.0)
     }
 }
 

@@ -52,6 +52,8 @@ pub const LAMPORT_JUMP_MAX_DEFAULT: u64 = 1 << 44;
 /// enough that applying it does not hold up clients for more than about a millisecond.
 pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
 
+/// How long a member may be away before it is retired: longer than a long weekend.
+pub const RETIRE_AFTER_DEFAULT: Duration = Duration::from_secs(72 * 60 * 60);
 /// When what a node holds becomes durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,8 +81,15 @@ pub struct Config {
     pub node: NodeId,
     /// This incarnation of this node as a writer.
     pub origin: Origin,
-    /// The number of the incarnation: greater than that of every earlier one.
+    /// The number of that incarnation: greater than that of all earlier ones of this node.
     pub incarnation: u64,
+    /// What people call this node.
+    pub name: String,
+    /// Whether there is a roster. Without one nobody has to be cleared, and no tombstone is ever
+    /// collected.
+    pub roster: bool,
+    /// How long a member may be away, while tombstones wait for it, before this node retires it.
+    pub retire_after: Duration,
     /// When what the shard holds becomes durable; with [`Durability::None`] it writes no records.
     pub durability: Durability,
     /// Which shard this is.
@@ -100,8 +109,7 @@ pub struct Config {
     pub delta_bytes_max: usize,
     /// See [`LAMPORT_JUMP_MAX_DEFAULT`].
     pub lamport_jump_max: u64,
-    /// The longest value that clients may write here; at most
-    /// [`VALUE_BYTES_MAX`].
+    /// The longest value that clients may write here; at most [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// How much memory the cells may take, about, before clients' writes are refused.
     pub memory_bytes_max: Option<usize>,
@@ -120,7 +128,10 @@ impl Config {
         Self {
             node,
             origin,
-            incarnation: 0,
+            incarnation: 1,
+            name: String::new(),
+            roster: true,
+            retire_after: RETIRE_AFTER_DEFAULT,
             durability: Durability::None,
             shard: ShardId(0),
             strategy: Strategy::PushPull,

@@ -37,7 +37,7 @@ use super::cell::{WRITE_OVERHEAD_BYTES, Write};
 use super::digest::DigestHash;
 use super::id::{NodeId, Origin};
 use super::message::{ExchangeId, RoundId};
-use super::stamp::{Dot, Stamp};
+use super::stamp::{Dot, Lamport, Stamp};
 use super::store::Store;
 use super::time::Time;
 use super::version::{Intervals, VersionVector};
@@ -78,7 +78,18 @@ pub struct Chunk {
     /// What is left of each write; never a part of that.
     pub writes: Vec<Write>,
     /// With the last part: what the sender held when the exchange began.
-    pub captured: Option<VersionVector>,
+    pub captured: Option<Captured>,
+}
+
+/// What the sender of a delta was like when the exchange began.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Captured {
+    /// What it held.
+    pub vector: VersionVector,
+    /// Its Lamport counter: no number that the vector names is greater.
+    pub lamport: Lamport,
+    /// Up to where it had collected tombstones, told to a receiver that is filling itself.
+    pub horizon: Option<VersionVector>,
 }
 
 impl Chunk {
@@ -97,7 +108,7 @@ pub(super) struct Outgoing {
     pub(super) deadline: Time,
     id: ExchangeId,
     against: DigestHash,
-    captured: VersionVector,
+    captured: Option<Captured>,
     /// What is still to be walked through: ranges of dots that the receiver lacks.
     ranges: VecDeque<(Origin, u64, u64)>,
     /// Cells that took the place of others before the walk came to those.
@@ -122,7 +133,7 @@ pub(super) struct Incoming {
     /// Numbers of the chunks applied, plus one.
     arrived: Intervals,
     /// How many chunks there are, once known, and the sender's vector.
-    end: Option<(u64, VersionVector)>,
+    end: Option<(u64, Captured)>,
 }
 
 /// The exchanges of a shard that are under way, with the peer at the other end.
@@ -181,6 +192,15 @@ impl Exchanges {
         Some(self.incoming.len() - 1)
     }
 
+    /// Whether a part would be followed; see [`Exchanges::follow`].
+    pub(super) fn would_follow(&self, peer: NodeId, round: RoundId, chunk: &Chunk) -> bool {
+        let is_it = |(from, one): &&(NodeId, Incoming)| *from == peer && one.round == round;
+        match self.incoming.iter().find(is_it) {
+            Some((_, one)) => one.id == chunk.exchange,
+            None => self.told.contains(&(peer, round, chunk.against)),
+        }
+    }
+
     /// Forgets what `peer` was told.
     pub(super) fn forget(&mut self, peer: NodeId) {
         self.told.retain(|(told, ..)| *told != peer);
@@ -195,6 +215,16 @@ impl Exchanges {
     pub(super) fn displaced(&mut self, displaced: &[Dot], by: RangeInclusive<Dot>) {
         for (_, exchange) in &mut self.outgoing {
             exchange.displaced(displaced, &by);
+        }
+    }
+
+    /// Forgets what is under way with a peer, in one direction or both, without a word.
+    pub(super) fn drop_directions(&mut self, peer: NodeId, incoming: bool, outgoing: bool) {
+        if incoming {
+            self.incoming.retain(|(from, _)| *from != peer);
+        }
+        if outgoing {
+            self.outgoing.retain(|(to, _)| *to != peer);
         }
     }
 
@@ -217,11 +247,11 @@ impl Outgoing {
     pub(super) fn new(
         round: RoundId,
         id: ExchangeId,
-        ours: &VersionVector,
+        ours: Captured,
         theirs: &VersionVector,
         deadline: Time,
     ) -> Option<Self> {
-        let lacking = ours.minus(theirs);
+        let lacking = ours.vector.minus(theirs);
         let ranges: VecDeque<_> = lacking
             .into_iter()
             .flat_map(|(origin, ranges)| {
@@ -233,7 +263,7 @@ impl Outgoing {
             deadline,
             id,
             against: DigestHash::of(theirs),
-            captured: ours.to_send(),
+            captured: Some(ours),
             ranges,
             replacing: BTreeSet::new(),
             completed: None,
@@ -306,7 +336,7 @@ impl Outgoing {
         let number = self.next_number;
         self.next_number += 1;
         let is_last = self.next_dot(store).is_none();
-        let captured = is_last.then(|| std::mem::take(&mut self.captured));
+        let captured = if is_last { self.captured.take() } else { None };
         Some(Chunk { exchange: self.id, against: self.against, number, writes, captured })
     }
 
@@ -371,9 +401,9 @@ impl Incoming {
     pub(super) fn applied(
         &mut self,
         number: u32,
-        captured: Option<VersionVector>,
+        captured: Option<Captured>,
         deadline: Time,
-    ) -> Option<VersionVector> {
+    ) -> Option<Captured> {
         self.deadline = deadline;
         if self.arrived.ranges().len() < GAPS_MAX {
             self.arrived.insert(u64::from(number) + 1);
@@ -411,7 +441,8 @@ mod tests {
         }
         let theirs = VersionVector::default();
         let (round, id) = (RoundId(1), ExchangeId(1));
-        let new = Outgoing::new(round, id, &ours, &theirs, Time::START);
+        let ours = Captured { vector: ours, lamport: Lamport(9), horizon: None };
+        let new = Outgoing::new(round, id, ours, &theirs, Time::START);
         let mut exchange = new.unwrap();
         assert_eq!(exchange.next_chunk(&store, 1).unwrap().writes.len(), 1);
         store.forget_displaced();

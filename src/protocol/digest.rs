@@ -10,7 +10,7 @@ use super::version::VersionVector;
 /// The hash of a version vector; equal vectors have equal hashes.
 ///
 /// Two different vectors are mistaken for equal once in 2⁶⁴; the next write changes both hashes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct DigestHash(u64);
 
 /// What the sender of a message holds.

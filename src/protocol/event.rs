@@ -5,8 +5,9 @@
 
 use super::cell::Key;
 use super::digest::DigestHash;
-use super::id::NodeId;
+use super::id::{NodeId, Origin};
 use super::message::RoundId;
+use super::roster::State;
 use super::stamp::{Dot, Lamport, Stamp};
 
 /// Something that happened in a shard.
@@ -53,6 +54,48 @@ pub enum Event {
         /// The vector both have.
         hash: DigestHash,
     },
+    /// This node wrote an entry of the roster: of itself, or the retirement of another.
+    Enrolled {
+        /// The member.
+        node: NodeId,
+        /// What it is from now on.
+        state: State,
+        /// The name of the cell.
+        dot: Dot,
+    },
+    /// Everybody holds these tombstones or something greater: they are kept no longer.
+    Collected {
+        /// How many.
+        count: usize,
+    },
+    /// This node goes on as a new origin, with all it has.
+    Renewed {
+        /// The new origin.
+        origin: Origin,
+    },
+    /// This node puts away what it has, and fills itself anew from the others.
+    Rebuilding {
+        /// Why.
+        why: Distrust,
+    },
+    /// What a donor had brought so far was dropped, as it will not bring the rest.
+    Refilling,
+    /// A write that only this node had, or made while it was filling itself, was made anew.
+    Rewritten {
+        /// The stamp that it had.
+        of: Stamp,
+        /// The stamp that it has now.
+        stamp: Stamp,
+        /// The name of its last cell now.
+        dot: Dot,
+        /// The keys of its cells, in their order.
+        keys: Vec<Key>,
+    },
+    /// This node has filled itself anew.
+    Rebuilt {
+        /// How many writes were made anew.
+        kept: usize,
+    },
     /// A peer sent what no correct peer sends; nothing of it was applied.
     Quarantined {
         /// The peer.
@@ -60,6 +103,21 @@ pub enum Event {
         /// What it did.
         why: Misdeed,
     },
+}
+
+/// Why a node does not trust what it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Distrust {
+    /// The others have collected tombstones that never came here.
+    #[error("the others have forgotten deletions that never came here")]
+    Behind,
+    /// Others hold writes of this origin that it does not know: the directory was rolled back, or
+    /// there is a second one.
+    #[error("others hold writes of this origin that are not known here")]
+    Amnesia,
+    /// Somebody asked for it.
+    #[error("it was asked for")]
+    Asked,
 }
 
 /// What a peer did that no correct peer does.

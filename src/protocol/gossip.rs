@@ -19,18 +19,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::id::NodeId;
+use super::digest::DigestHash;
+use super::id::{NodeId, Origin};
 use super::message::Span;
+use super::roster::Standing;
+use super::time::Time;
 
 /// The longest default relay window: nobody should wait longer for fewer messages unasked.
 const RELAY_WINDOW_MAX: Duration = Duration::from_millis(100);
 
 /// A live peer.
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     /// Whether a round with it has happened.
     met: bool,
     round_trip: Duration,
+    /// Whether its writes are taken, and whether ours are given to it.
+    pub(super) takes: bool,
+    pub(super) gives: bool,
+    /// Whether it fills itself anew.
+    pub(super) filling: bool,
+    /// How it stands here, under its present origin.
+    pub(super) standing: Standing,
+    /// What it was last told of that, and whether we were filling ourselves.
+    pub(super) told: Option<(Origin, Standing, bool)>,
+    /// When it was last asked to greet.
+    pub(super) asked: Option<Time>,
+    /// The hash of what was last reported to it.
+    pub(super) reported: Option<DigestHash>,
 }
 
 /// The live peers and the order in which they are met.
@@ -52,10 +68,41 @@ pub(super) struct Leg {
 
 impl Peers {
     /// Adds a peer, or takes note of its latest round trip; says whether it is new.
-    pub(super) fn up(&mut self, peer: NodeId, round_trip: Duration) -> bool {
+    pub(super) fn up(&mut self, peer: NodeId, round_trip: Duration, cleared: bool) -> bool {
         let new = !self.live.contains_key(&peer);
-        self.live.entry(peer).or_insert(Peer { met: false, round_trip }).round_trip = round_trip;
+        let fresh = Peer {
+            met: false,
+            round_trip,
+            takes: cleared,
+            gives: cleared,
+            filling: false,
+            standing: Standing::Unknown,
+            told: None,
+            asked: None,
+            reported: None,
+        };
+        self.live.entry(peer).or_insert(fresh).round_trip = round_trip;
         new
+    }
+
+    /// A live peer.
+    pub(super) fn live(&self, peer: NodeId) -> Option<&Peer> {
+        self.live.get(&peer)
+    }
+
+    /// A live peer, to be changed.
+    pub(super) fn live_mut(&mut self, peer: NodeId) -> Option<&mut Peer> {
+        self.live.get_mut(&peer)
+    }
+
+    /// All live peers, to be changed.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.live.values_mut()
+    }
+
+    /// The live peers to which writes are given.
+    fn receivers(&self) -> impl Iterator<Item = NodeId> {
+        self.live.iter().filter(|(_, peer)| peer.gives).map(|(id, _)| *id)
     }
 
     /// Removes a peer; says whether it was there.
@@ -106,17 +153,18 @@ impl Peers {
 
     /// The messages by which a write of `me` reaches everybody.
     pub(super) fn legs(&self, me: NodeId, fanout: usize) -> Vec<Leg> {
-        if self.live.len() <= fanout {
-            return Leg::direct(self.ids().collect(), false);
+        let receivers: Vec<_> = self.receivers().collect();
+        if receivers.len() <= fanout {
+            return Leg::direct(receivers, false);
         }
-        let mut everybody: Vec<_> = self.ids().chain([me]).collect();
+        let mut everybody: Vec<_> = receivers.into_iter().chain([me]).collect();
         everybody.sort_unstable();
         Self::spans(me, &everybody, fanout)
     }
 
     /// The messages by which `me` passes a push on to `span`.
     pub(super) fn relay_legs(&self, me: NodeId, span: Span, fanout: usize) -> Vec<Leg> {
-        let rest: Vec<_> = self.ids().filter(|id| *id != me && span.contains(*id)).collect();
+        let rest: Vec<_> = self.receivers().filter(|id| *id != me && span.contains(*id)).collect();
         if rest.len() <= fanout { Leg::direct(rest, true) } else { Self::spans(me, &rest, fanout) }
     }
 
@@ -158,7 +206,7 @@ mod tests {
     fn peers(me: u128, count: u128) -> Peers {
         let mut peers = Peers::default();
         for id in (1..=count).filter(|id| *id != me) {
-            peers.up(NodeId(id), Duration::from_millis(2));
+            peers.up(NodeId(id), Duration::from_millis(2), true);
         }
         peers
     }
@@ -226,7 +274,7 @@ mod tests {
             assert_eq!(met.len(), 8);
         }
         peers.down(NodeId(5));
-        peers.up(NodeId(20), Duration::ZERO);
+        peers.up(NodeId(20), Duration::ZERO, true);
         assert_eq!(peers.next_partner(&mut rng), Some(NodeId(20)), "strangers first");
     }
 }

@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::cell::Write;
 use super::delta::Chunk;
 use super::digest::{Digest, DigestHash};
-use super::id::{NodeId, ShardId};
+use super::id::{NodeId, Origin, ShardId};
+use super::roster::Greet;
 use super::stamp::{Dot, Epoch};
 use super::store::Fingerprint;
 use super::version::VersionVector;
 
 /// The number of the message format; another one is refused.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// Names one round, or one question; drawn at random by whoever opens it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub struct Envelope {
     pub scope: Scope,
     /// The sender's epoch.
     pub epoch: Epoch,
+    /// The sender's origin: what an earlier life of it said does not count any more.
+    pub origin: Origin,
     /// What is said.
     pub message: Message,
 }
@@ -140,6 +143,18 @@ pub enum Message {
         /// The members that the sender is linked with.
         members: Vec<Member>,
     },
+    /// Says who the sender is, what it holds, and what it thinks of the receiver; see `roster`. Sent
+    /// when a link comes up, when that changes, and when asked for. Lost: either side asks again
+    /// with its next round.
+    Greet(Box<Greet>),
+    /// Tells what the sender holds for good, for the collection of tombstones; see `stability`.
+    /// Lost: whoever needs it asks again.
+    Report {
+        /// What the sender holds, if that is news.
+        vector: Option<Digest>,
+        /// The hash of what the sender knows of the receiver, if it wants to know more.
+        wants: Option<DigestHash>,
+    },
     /// Tells what the sender holds, in short.
     Answer {
         /// The question.
@@ -165,9 +180,16 @@ impl Message {
             Self::Open { digest, .. } => of_digest(digest),
             Self::Digest { digest, .. } => of_vector(&digest.0),
             Self::Delta { chunk, digest, .. } => {
-                let captured = chunk.captured.as_ref().map_or(0, of_vector);
+                let captured = chunk.captured.as_ref();
+                let captured = captured.map_or(0, |captured| {
+                    of_vector(&captured.vector) + captured.horizon.as_ref().map_or(0, of_vector)
+                });
                 of_writes(&chunk.writes) + captured + of_digest(digest)
             }
+            Self::Greet(greet) => {
+                100 + of_vector(&greet.digest.0) + greet.entry.as_ref().map_or(0, Write::bytes)
+            }
+            Self::Report { vector, .. } => of_digest(vector),
             Self::Members { members } => 64 * members.len(),
             Self::Credit { .. } | Self::Ask { .. } | Self::Answer { .. } => 0,
         }
@@ -189,6 +211,8 @@ impl Message {
             Self::Ask { .. } => "ask",
             Self::Members { .. } => "members",
             Self::Answer { .. } => "answer",
+            Self::Greet(_) => "greet",
+            Self::Report { .. } => "report",
         }
     }
 }

@@ -12,7 +12,7 @@ use super::config::Config;
 use super::gossip::{Leg, Peers};
 use super::id::NodeId;
 use super::message::Span;
-use super::shard::Shard;
+use super::shard::{Merge, Shard};
 use super::time::Time;
 
 /// The most bytes that a hub gathers before it passes them on without waiting any longer.
@@ -79,6 +79,7 @@ impl Shard {
     pub(super) fn push(&mut self, now: Time, write: &Write, output: &mut Output) {
         let (legs, window) = self.pushes.route(&self.peers, &self.config);
         let (sender, closes) = (self.sender(), now + window);
+        self.gave |= !legs.is_empty();
         for leg in legs.iter() {
             if leg.gathers {
                 self.pushes.gather(closes, leg, write, sender, output);
@@ -103,13 +104,18 @@ impl Shard {
             self.vector.leaves_room_for(write.stamp.origin, seqs)
         });
         self.counters.writes_crowded_out += (sent - writes.len()) as u64;
-        // All of them are passed on, known ones too: the span may reach back to their writer. It
-        // shrinks with every step, so nothing goes in circles.
+        // The span shrinks with every step, so nothing goes in circles, even where it reaches back to
+        // the writer.
         let passed_on = relay.map(|span| (span, writes.clone()));
-        if self.apply(peer, writes, output).is_none() {
-            return;
+        let Some(merged) = self.apply(peer, writes, output) else { return };
+        let Some((span, mut writes)) = passed_on else { return };
+        if self.config.roster {
+            // Only what stands here: what a tombstone has beaten here must not come to a node that
+            // has collected the tombstone.
+            let mut merged = merged.into_iter();
+            writes.retain(|_| merged.next() == Some(Merge::Stands));
         }
-        let Some((span, writes)) = passed_on else { return };
+        self.gave |= !writes.is_empty();
         let (_, window) = self.pushes.route(&self.peers, &self.config);
         let (sender, closes) = (self.sender(), now + window);
         for leg in self.peers.relay_legs(self.config.node, span, self.config.fanout) {

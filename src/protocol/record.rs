@@ -10,6 +10,7 @@
 //! - A vector merged after a delta is recorded as the dots that were new.
 //! - Applying records again changes nothing, so a snapshot may be streamed while writes go on, and
 //!   the journal since its beginning be replayed over it.
+//! - A cell that follows another of the same origin in one output tells its numbers by their distance.
 //!
 //! On disk a record is its length (32 bits, little endian), one byte for its kind, and its body in
 //! MessagePack. Framing, checksums and files are the affair of the room that stores them.
@@ -22,11 +23,14 @@ use super::id::Origin;
 use super::stamp::{Epoch, Lamport, Stamp};
 use super::version::VersionVector;
 
-/// The number of the format of records; stored with them.
+/// The number of the format of records; told with the beginning of every life.
 pub const RECORD_VERSION: u32 = 1;
 
 /// The memory that is kept for the next records: many times what a batch of clients' writes takes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// The bytes of cells in one run, give or take one: far below what one record may have.
+const RUN_BYTES_MAX: usize = 1 << 20;
 
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
@@ -42,11 +46,18 @@ pub struct Append {
     /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
     /// before them are durable.
     pub tell: Option<u64>,
+    /// The stamp and number of the last cell.
+    last: Option<(Stamp, u64)>,
 }
 
 /// Why bytes are not records.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
+    /// Another version of the program wrote them.
+    #[error(
+        "records of format {0}, this version knows {RECORD_VERSION}: use the version that wrote them"
+    )]
+    Version(u32),
     /// The bytes end within a record.
     #[error("records end in the middle of one")]
     Short,
@@ -80,6 +91,12 @@ pub(super) enum Record {
     Cells(Run),
     /// These dots are held.
     Held(VersionVector),
+    /// Tombstones with these dots have been collected, or may be.
+    Horizon(VersionVector),
+    /// The node has begun to fill itself anew: what it had is in the attic.
+    Emptied,
+    /// The node has filled itself: the attic is of no more use.
+    Filled,
 }
 
 /// The beginning of a life as a writer.
@@ -141,6 +158,7 @@ impl Append {
         self.records.clear();
         self.first = false;
         self.tell = None;
+        self.last = None;
     }
 
     fn add(&mut self, kind: u8, body: &impl Serialize) {
@@ -154,7 +172,7 @@ impl Append {
     }
 
     pub(super) fn begin(&mut self, begin: Begin) {
-        self.add(1, &begin);
+        self.add(1, &(RECORD_VERSION, begin));
     }
 
     pub(crate) fn end(&mut self) {
@@ -170,7 +188,18 @@ impl Append {
     }
 
     pub(super) fn cell(&mut self, stamp: Stamp, seq: u64, covers: u32, cell: &CellWrite) {
-        self.add(5, &(stamp, seq, covers, cell));
+        let Stamp { epoch, lamport, origin } = stamp;
+        match self.last.replace((stamp, seq)) {
+            Some((last, last_seq))
+                if (last.epoch, last.origin) == (epoch, origin)
+                    && last_seq < seq
+                    && last.lamport <= lamport =>
+            {
+                let steps = (lamport.0 - last.lamport.0, seq - last_seq);
+                self.add(9, &(steps.0, steps.1, covers, cell));
+            }
+            _ => self.add(5, &(stamp, seq, covers, cell)),
+        }
     }
 
     /// A cell that lost; its value is not worth recording.
@@ -184,9 +213,13 @@ impl Append {
         cells.sort_unstable_by_key(|kept| (kept.stamp.epoch, kept.stamp.origin, kept.seq));
         let mut run = Run::default();
         let (mut seq, mut lamport) = (0, 0);
+        let mut bytes = 0;
         for KeptCell { stamp, seq: own, cell, known } in cells {
-            if run.cells.is_empty() || (run.epoch, run.origin) != (stamp.epoch, stamp.origin.0) {
+            bytes += cell.bytes();
+            let fits = (run.epoch, run.origin) == (stamp.epoch, stamp.origin.0);
+            if run.cells.is_empty() || !fits || bytes > RUN_BYTES_MAX {
                 self.run(&run);
+                bytes = cell.bytes();
                 run = Run { epoch: stamp.epoch, origin: stamp.origin.0, cells: Vec::new() };
                 (seq, lamport) = (0, 0);
             }
@@ -207,6 +240,39 @@ impl Append {
 
     pub(super) fn held(&mut self, held: &VersionVector) {
         self.add(7, held);
+    }
+
+    pub(super) fn horizon(&mut self, horizon: &VersionVector) {
+        self.add(10, horizon);
+    }
+
+    pub(super) fn emptied(&mut self) {
+        self.add(11, &());
+    }
+
+    pub(super) fn filled(&mut self) {
+        self.add(12, &());
+    }
+
+    /// The records in pieces of at most `bytes_max` bytes, and never less than one record.
+    pub fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.records[..];
+        std::iter::from_fn(move || {
+            if rest.len() <= bytes_max {
+                return Some(std::mem::take(&mut rest)).filter(|piece| !piece.is_empty());
+            }
+            let mut end = 0;
+            while let Some((_, body, _)) = split(&rest[end..]) {
+                let next = end + HEAD_BYTES + body.len();
+                if end > 0 && next > bytes_max {
+                    break;
+                }
+                end = next;
+            }
+            let (piece, after) = rest.split_at(end);
+            rest = after;
+            Some(piece).filter(|piece| !piece.is_empty())
+        })
     }
 }
 
@@ -232,7 +298,20 @@ impl Run {
 
 impl Recorded {
     fn of(body: &[u8]) -> Result<Self, RecordError> {
-        let recorded: Self = of(body)?;
+        of::<Self>(body)?.checked()
+    }
+
+    /// A cell that is told by how far its numbers are above those of the one before.
+    fn after((last, last_seq): (Stamp, u64), body: &[u8]) -> Result<Self, RecordError> {
+        let (lamport_step, seq_step, covers, cell): (u64, u64, u32, CellWrite) = of(body)?;
+        let lamport = last.lamport.0.checked_add(lamport_step).ok_or(RecordError::Impossible)?;
+        let seq = last_seq.checked_add(seq_step).ok_or(RecordError::Impossible)?;
+        let stamp = Stamp { lamport: Lamport(lamport), ..last };
+        Self { stamp, seq, covers, cell }.checked()
+    }
+
+    fn checked(self) -> Result<Self, RecordError> {
+        let recorded = self;
         let Self { stamp, seq, covers, .. } = &recorded;
         match *seq > u64::from(*covers) && *seq <= stamp.lamport.0 {
             true => Ok(recorded),
@@ -241,16 +320,23 @@ impl Recorded {
     }
 }
 
-/// The records in `bytes`, in order; ends after the first error.
-pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record, RecordError>> {
+/// The records in `bytes`, in order; ends after the first error. `last` is the stamp and number of the
+/// last cell before them, and of the last among them.
+pub(super) fn read<'a>(
+    mut bytes: &'a [u8],
+    last: &'a mut Option<(Stamp, u64)>,
+) -> impl Iterator<Item = Result<Record, RecordError>> + 'a {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
         let (record, rest) = match split(bytes) {
-            Some((kind, body, rest)) => (decode(kind, body), rest),
+            Some((kind, body, rest)) => (decode(kind, body, *last), rest),
             None => (Err(RecordError::Short), &[][..]),
         };
+        if let Ok(Record::Cell(cell)) = &record {
+            *last = Some((cell.stamp, cell.seq));
+        }
         bytes = if record.is_ok() { rest } else { &[] };
         Some(record)
     })
@@ -265,9 +351,12 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*kind, body, rest))
 }
 
-fn decode(kind: u8, body: &[u8]) -> Result<Record, RecordError> {
+fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, RecordError> {
     Ok(match kind {
-        1 => Record::Begin(of(body)?),
+        1 => match of(body)? {
+            (RECORD_VERSION, begin) => Record::Begin(begin),
+            (other, _) => return Err(RecordError::Version(other)),
+        },
         2 => Record::End,
         3 => Record::Ceiling(of(body)?),
         4 => Record::Counter(of(body)?),
@@ -275,6 +364,10 @@ fn decode(kind: u8, body: &[u8]) -> Result<Record, RecordError> {
         6 => Record::Cells(of(body)?),
         7 => Record::Held(of(body)?),
         8 => Record::Lost(Recorded::of(body)?),
+        9 => Record::Cell(Recorded::after(last.ok_or(RecordError::Impossible)?, body)?),
+        10 => Record::Horizon(of(body)?),
+        11 => Record::Emptied,
+        12 => Record::Filled,
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -13,9 +13,10 @@
 
 use super::config::{Config, Durability};
 use super::id::Origin;
+use super::rebuild::Attic;
 use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded};
 use super::shard::Shard;
-use super::stamp::{Dot, Lamport};
+use super::stamp::{Dot, Lamport, Stamp};
 use super::store::Store;
 use super::version::VersionVector;
 
@@ -31,6 +32,22 @@ pub struct Recovery {
     ceiling: Lamport,
     life: Option<Begin>,
     ended: bool,
+    horizon: VersionVector,
+    /// What was put away when the node began to fill itself anew, if it has not finished.
+    attic: Option<Attic>,
+    /// The stamp and number of the last cell.
+    last: Option<(Stamp, u64)>,
+}
+
+/// What a shard rises with.
+pub(super) struct Rising {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) vector: VersionVector,
+    pub(super) lamport: Lamport,
+    pub(super) horizon: VersionVector,
+    /// What is to be made anew once the node has filled itself, if it must.
+    pub(super) attic: Option<Attic>,
 }
 
 /// What a shard keeps in mind about its records.
@@ -50,6 +67,9 @@ impl Recovery {
             ceiling: Lamport(0),
             life: None,
             ended: false,
+            horizon: VersionVector::default(),
+            attic: None,
+            last: None,
         }
     }
 
@@ -64,7 +84,10 @@ impl Recovery {
     /// When the bytes are not records of this version: another version wrote them, or they are
     /// damaged in a way that no checksum shows. Nothing more should then be taken in.
     pub fn apply(&mut self, records: &[u8]) -> Result<(), RecordError> {
-        record::read(records).try_for_each(|record| self.take(record?))
+        let mut last = self.last;
+        let result = record::read(records, &mut last).try_for_each(|record| self.take(record?));
+        self.last = last;
+        result
     }
 
     fn take(&mut self, record: Record) -> Result<(), RecordError> {
@@ -89,9 +112,22 @@ impl Recovery {
             }
             Record::Cells(run) => run.into_cells()?.into_iter().for_each(|kept| self.keep(kept)),
             Record::Held(held) => self.vector.merge(&held),
+            Record::Horizon(horizon) => self.horizon.merge(&horizon),
+            Record::Emptied => self.put_away(),
+            Record::Filled => self.attic = None,
         }
         self.store.forget_displaced();
         Ok(())
+    }
+
+    /// Puts what is here into the attic, but for the roster.
+    fn put_away(&mut self) {
+        let attic = self.attic.get_or_insert_default();
+        let cells = self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved());
+        attic.extend(cells.map(|(stamp, dot, cell)| (dot, (stamp, cell))));
+        self.store.clear();
+        self.vector = VersionVector::default();
+        self.horizon = VersionVector::default();
     }
 
     fn hold(&mut self, cell: &Recorded) {
@@ -111,7 +147,8 @@ impl Recovery {
     ///
     /// `config` may name any origin and incarnation: they follow from the records. `dice` is random.
     pub fn into_shard(mut self, mut config: Config, dice: u32) -> (Shard, Append) {
-        let goes_on = |life: &&Begin| self.ended || life.durable_first;
+        let fills = self.attic.is_some();
+        let goes_on = |life: &&Begin| (self.ended || life.durable_first) && !fills;
         let incarnation = match self.life.as_ref().filter(goes_on) {
             Some(life) => life.incarnation,
             None => {
@@ -128,7 +165,21 @@ impl Recovery {
         let mut append = Append::default();
         append.begin(Begin { incarnation, durable_first });
         append.counter(self.lamport);
-        let shard = Shard::risen(config, self.store, self.vector, self.lamport);
+        if fills {
+            let roster: Vec<_> =
+                self.store.all().filter(|(_, _, cell)| cell.key.is_reserved()).collect();
+            self.put_away();
+            append.emptied();
+            for (stamp, dot, cell) in roster {
+                self.vector.insert(dot);
+                append.cell(stamp, dot.seq, 0, &cell);
+                self.store.merge(stamp, dot.seq, cell);
+            }
+        }
+        self.store.collect_all(&self.horizon);
+        self.store.forget_displaced();
+        let Self { store, vector, lamport, horizon, attic, .. } = self;
+        let shard = Shard::risen(Rising { config, store, vector, lamport, horizon, attic });
         (shard, append)
     }
 }

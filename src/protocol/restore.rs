@@ -118,11 +118,12 @@ impl Restored {
 /// When the bytes are not records of this version, or such as no backup has.
 pub fn cells(records: &[u8]) -> Result<Vec<BackedUp>, RecordError> {
     let mut cells = Vec::new();
-    for record in record::read(records) {
+    let mut last = None;
+    for record in record::read(records, &mut last) {
         match record? {
             Record::Cells(run) => cells.extend(run.into_cells()?.into_iter().map(BackedUp)),
             // What the backed-up node held as a whole, and had come to.
-            Record::Held(_) | Record::Counter(_) => {}
+            Record::Held(_) | Record::Counter(_) | Record::Horizon(_) => {}
             _ => return Err(RecordError::Impossible),
         }
     }
@@ -188,6 +189,10 @@ impl Shard {
     ) -> Result<(), RestoreRefused> {
         let mut missing = Vec::new();
         for BackedUp(kept) in cells {
+            // Who belonged to the cluster then is not for a restore to say.
+            if kept.cell.key.is_reserved() {
+                continue;
+            }
             let dot = Dot { origin: kept.stamp.origin, seq: kept.seq };
             if kept.cell.content == Content::Tombstone {
                 counts.deleted += 1;

@@ -14,12 +14,12 @@
 //! waits for it but the next round.
 
 use super::boundary::{Lane, Output};
-use super::delta::{Chunk, Outgoing, PATIENCE};
+use super::delta::{Captured, Chunk, Outgoing, PATIENCE};
 use super::digest::{Digest, DigestHash};
-use super::event::Event;
+use super::event::{Event, Misdeed};
 use super::id::NodeId;
 use super::message::{ExchangeId, Message, RoundId, Wish};
-use super::shard::Shard;
+use super::shard::{Merge, Shard};
 use super::stamp::Dot;
 use super::store::Fingerprint;
 use super::time::Time;
@@ -36,7 +36,10 @@ impl Shard {
         let short = self.vector.ranges() <= INLINE_RANGES_MAX;
         let digest = short.then(|| self.tell(peer, round));
         let strategy = self.config.strategy;
-        let wish = Wish { take: strategy.takes(), give: strategy.gives() };
+        let wish = match self.fill {
+            Some(_) => Wish { take: true, give: false },
+            None => Wish { take: strategy.takes(), give: strategy.gives() },
+        };
         let (hash, fingerprint) = self.summary();
         let open = Message::Open { round, hash, fingerprint, digest, wish };
         self.peers.met(peer);
@@ -106,7 +109,7 @@ impl Shard {
         output: &mut Output,
     ) {
         if let Err(why) = self.judge_claim(&theirs) {
-            return self.quarantine(peer, why, output);
+            return self.distrust(peer, why, output);
         }
         // "Give" needs our digest, and only where the peer has something that we lack.
         let tells = wish.give && !self.vector.covers(&theirs);
@@ -129,11 +132,16 @@ impl Shard {
         tells: bool,
         output: &mut Output,
     ) -> bool {
-        if self.exchanges.position(peer, round).is_some() {
+        let link = self.peers.live(peer);
+        let filling = link.is_some_and(|link| link.filling);
+        let gives = !self.config.roster || link.is_some_and(|link| link.gives);
+        if self.exchanges.position(peer, round).is_some() || !gives {
             return false;
         }
+        let horizon = filling.then(|| self.horizon.to_send());
+        let captured = Captured { vector: self.vector.to_send(), lamport: self.lamport, horizon };
         let id = ExchangeId(self.rng.u32(..));
-        let exchange = Outgoing::new(round, id, &self.vector, theirs, now + PATIENCE);
+        let exchange = Outgoing::new(round, id, captured, theirs, now + PATIENCE);
         let Some(mut exchange) = exchange else { return false };
         let Some(chunk) = exchange.next_chunk(&self.store, self.config.delta_bytes_max) else {
             return false;
@@ -142,6 +150,7 @@ impl Shard {
         if !last && !self.exchanges.has_room() {
             return false;
         }
+        self.gave = true;
         let digest = tells.then(|| self.tell(peer, round));
         let message = Message::Delta { round, chunk, digest };
         self.sender().send(peer, Lane::Exchange { round, last }, message, output);
@@ -176,6 +185,14 @@ impl Shard {
         }
     }
 
+    /// A peer shows what no correct one does, or what this node should know and does not.
+    fn distrust(&mut self, peer: NodeId, why: Misdeed, output: &mut Output) {
+        match why {
+            Misdeed::Impostor { .. } if self.config.roster => self.forgot = true,
+            _ => self.quarantine(peer, why, output),
+        }
+    }
+
     pub(super) fn receive_credit(
         &mut self,
         now: Time,
@@ -198,7 +215,8 @@ impl Shard {
         output: &mut Output,
     ) {
         let writes = std::mem::take(&mut chunk.writes);
-        let Some(missing) = self.apply(peer, writes, output) else { return };
+        let Some(merged) = self.apply(peer, writes, output) else { return };
+        let missing = merged.iter().filter(|merge| **merge != Merge::Known).count();
         if let Some(Digest(theirs)) = digest {
             let wish = Wish { take: true, give: false };
             self.receive_digest(now, peer, round, Digest(theirs), wish, output);
@@ -213,13 +231,18 @@ impl Shard {
         if let Some(captured) = captured {
             let (_, incoming) = self.exchanges.incoming.remove(at);
             // Now that the greatest stamp has come, no number can be greater than its counter.
-            if let Err(why) = self.judge_claim(&captured).and(self.judge_capture(&captured)) {
-                return self.quarantine(peer, why, output);
+            let claim = self.judge_claim(&captured.vector);
+            if let Err(why) = claim.and_then(|()| self.judge_capture(&captured)) {
+                return self.distrust(peer, why, output);
             }
-            if self.keeps_records() {
-                output.append.held(&captured.without(&self.vector));
+            if self.fill.is_some() {
+                self.finish_filling(now, captured, output);
+            } else {
+                if self.keeps_records() {
+                    output.append.held(&captured.vector.without(&self.vector));
+                }
+                self.vector.merge(&captured.vector);
             }
-            self.vector.merge(&captured);
             self.counters.deltas_filled += 1;
             output.events.push(Event::Filled { peer, round, writes: incoming.writes });
         }

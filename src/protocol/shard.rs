@@ -23,16 +23,19 @@ use std::fmt;
 use std::time::Duration;
 
 use super::boundary::{Counters, Input, Lane, Output, Reply, Request, Sender, Token};
-use super::cell::{CellWrite, Content, Field, Key, Write};
+use super::cell::{self, CellWrite, Content, Field, Key, Write};
 use super::config::{Config, Durability, Strategy};
-use super::delta::Exchanges;
-use super::event::{Conflict, Event, Misdeed};
+use super::delta::{Captured, Exchanges};
+use super::event::{Conflict, Distrust, Event, Misdeed};
 use super::gossip::Peers;
 use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
 use super::push::Pushes;
+use super::rebuild::{Anew, Fill};
 use super::record::{Append, Begin};
-use super::recovery::Recording;
+use super::recovery::{Recording, Rising};
+use super::roster::{Roster, State};
+use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
 use super::time::Time;
@@ -49,9 +52,9 @@ const ASKED_MAX: usize = 4_096;
 pub struct Shard {
     pub(super) config: Config,
     pub(super) epoch: Epoch,
-    lamport: Lamport,
+    pub(super) lamport: Lamport,
     /// How many cells this origin has written here.
-    seq: u64,
+    pub(super) seq: u64,
     recording: Recording,
     pub(super) store: Store,
     pub(super) vector: VersionVector,
@@ -65,25 +68,62 @@ pub struct Shard {
     quarantined: BTreeSet<NodeId>,
     conflicts: VecDeque<Conflict>,
     pub(super) counters: Counters,
+    pub(super) roster: Roster,
+    /// Up to where tombstones were collected; never more than the vector.
+    pub(super) horizon: VersionVector,
+    pub(super) durable: Durable,
+    pub(super) collection: Collection,
+    /// What it is about while this node fills itself anew.
+    pub(super) fill: Option<Fill>,
+    pub(super) anew: Anew,
+    /// Whether somebody showed more of this origin than is known here.
+    pub(super) forgot: bool,
+    /// Whether anybody was given or told anything under this origin.
+    pub(super) gave: bool,
+    #[cfg(test)]
+    pub(crate) careless: Careless,
+}
+
+/// A rule that a shard breaks on purpose, to show that it is needed.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Careless {
+    #[default]
+    No,
+    /// It lets everybody in.
+    OpensTheGate,
+}
+
+/// What became of a write of a peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merge {
+    /// All of it stands from now on.
+    Stands,
+    /// Some of it was missing.
+    Missing,
+    /// It was here already.
+    Known,
 }
 
 impl Shard {
     /// An empty shard.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
-        Self::risen(config, store, VersionVector::default(), Lamport(0))
+        let (vector, horizon) = (VersionVector::default(), VersionVector::default());
+        let lamport = Lamport(0);
+        Self::risen(Rising { config, store, vector, lamport, horizon, attic: None })
     }
 
     /// A shard with what an earlier one held.
-    pub(super) fn risen(
-        config: Config,
-        store: Store,
-        vector: VersionVector,
-        lamport: Lamport,
-    ) -> Self {
+    pub(super) fn risen(rising: Rising) -> Self {
+        let Rising { config, store, vector, lamport, horizon, attic } = rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
+            roster: Roster::of(&config, &store),
+            // What an earlier life said, others may have heard.
+            gave: !vector.is_empty(),
+            durable: Durable::of(vector.clone()),
             config,
             epoch: Epoch(0),
             lamport,
@@ -100,6 +140,13 @@ impl Shard {
             quarantined: BTreeSet::new(),
             conflicts: VecDeque::new(),
             counters: Counters::default(),
+            horizon,
+            collection: Collection::default(),
+            fill: attic.map(Fill::again),
+            anew: Anew::default(),
+            forgot: false,
+            #[cfg(test)]
+            careless: Careless::No,
         }
     }
 
@@ -156,11 +203,30 @@ impl Shard {
             Input::Request(token, request) => self.request(now, token, request, output),
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
-            Input::PeerDown(peer) => self.peer_down(peer, output),
-            Input::Durable(_) => {}
+            Input::PeerDown(peer) => self.peer_down(now, peer, output),
+            Input::Durable(token) => self.made_durable(token),
             Input::Wake => self.wake(now, output),
         }
+        if self.config.roster {
+            if std::mem::take(&mut self.forgot) {
+                self.rebuild(now, Distrust::Amnesia, output);
+            }
+            self.settle_roster(now, output);
+            self.schedule_collection(now);
+        }
         output.wake = self.next_wake();
+    }
+
+    /// The same, breaking a rule.
+    #[cfg(test)]
+    pub(crate) fn breaking(self, careless: Careless) -> Self {
+        Self { careless, ..self }
+    }
+
+    /// Whether a rule is broken on purpose; never outside tests.
+    #[cfg(test)]
+    pub(super) fn is_careless(&self, how: Careless) -> bool {
+        self.careless == how
     }
 
     /// A message of this shard, for what its caller has to say to peers.
@@ -169,7 +235,12 @@ impl Shard {
     }
 
     pub(super) fn next_wake(&self) -> Option<Time> {
-        let deadlines = [self.exchanges.deadline(), self.pushes.deadline(), self.next_round];
+        let deadlines = [
+            self.exchanges.deadline(),
+            self.pushes.deadline(),
+            self.next_round,
+            self.collection_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -198,6 +269,7 @@ impl Shard {
     pub fn export_head(&self, append: &mut Append) {
         append.counter(self.lamport);
         append.held(&self.vector);
+        append.horizon(&self.horizon);
     }
 
     /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
@@ -212,12 +284,21 @@ impl Shard {
     }
 
     pub(super) fn sender(&self) -> Sender {
-        Sender { shard: self.config.shard, epoch: self.epoch }
+        Sender { shard: self.config.shard, epoch: self.epoch, origin: self.config.origin }
     }
 
     // Clients.
 
     fn request(&mut self, now: Time, token: Token, request: Request<'_>, output: &mut Output) {
+        let reserved = match request {
+            Request::Set { key, .. } => cell::is_reserved(key),
+            Request::SetAll(pairs) => pairs.iter().any(|(key, _)| cell::is_reserved(key)),
+            Request::Delete(keys) => keys.iter().any(|key| cell::is_reserved(key)),
+            _ => false,
+        };
+        if reserved {
+            return output.reply.push((token, Reply::Reserved));
+        }
         let reply = match request {
             Request::Set { key, value } => {
                 let cell = self.cell_write(key, Content::from(value));
@@ -240,6 +321,12 @@ impl Shard {
                 let cells: Vec<_> = found.iter().map(tombstone).collect();
                 let changed = cells.len();
                 self.write(now, cells, changed, output)
+            }
+            Request::Retire { node } => self.retire(now, node, output),
+            Request::Leave => self.enroll_self(now, State::Left, output),
+            Request::Rebuild => {
+                self.rebuild(now, Distrust::Asked, output);
+                if self.fill.is_some() { Reply::Begun } else { Reply::Nothing }
             }
             Request::Ask { peer, dot } => {
                 let round = RoundId(self.rng.u64(..));
@@ -296,6 +383,9 @@ impl Shard {
         if self.config.eager {
             self.push(now, &write, output);
         }
+        if let Some(fill) = &mut self.fill {
+            fill.keep(&write);
+        }
         self.merge(write, output);
         Reply::Written { stamp, dot, changed }
     }
@@ -320,8 +410,8 @@ impl Shard {
 
     // Applying.
 
-    /// Marks and merges the cells of a write that are missing; says whether any was.
-    fn merge(&mut self, write: Write, output: &mut Output) -> bool {
+    /// Marks and merges the cells of a write that are missing.
+    pub(super) fn merge(&mut self, write: Write, output: &mut Output) -> Merge {
         let dots = write.dot()..=write.last_dot();
         let covered_first = write.first_seq();
         let Write { stamp, seq: first, cells, covers } = write;
@@ -329,10 +419,11 @@ impl Shard {
         if covered_first < first {
             self.vector.insert_all(stamp.origin, covered_first, first - 1);
         }
-        let mut missing = false;
+        let (mut missing, mut stands) = (false, true);
         for (more, cell) in (0..).zip(cells) {
             let dot = Dot { origin: stamp.origin, seq: first + more };
             if !self.vector.insert(dot) {
+                stands = false;
                 continue;
             }
             missing = true;
@@ -345,6 +436,14 @@ impl Shard {
                     false => append.cell(stamp, dot.seq, covers, &cell),
                 }
             }
+            if key.is_reserved() {
+                let (field, content) = (cell.field.clone(), cell.content.clone());
+                match self.store.merge(stamp, dot.seq, cell) {
+                    Merged::Won { .. } => self.roster.note(&field, stamp, &content),
+                    Merged::Lost { .. } | Merged::Known => stands = false,
+                }
+                continue;
+            }
             match self.store.merge(stamp, dot.seq, cell) {
                 Merged::Won { lost } => {
                     for loser in lost {
@@ -354,15 +453,22 @@ impl Shard {
                         output.events.push(Event::Visible { key, stamp, dot });
                     }
                 }
-                Merged::Lost { concurrent_with: Some(winner) } => {
-                    self.conflict(key, winner, stamp, output);
+                Merged::Lost { concurrent_with } => {
+                    stands = false;
+                    if let Some(winner) = concurrent_with {
+                        self.conflict(key, winner, stamp, output);
+                    }
                 }
-                Merged::Lost { concurrent_with: None } | Merged::Known => {}
+                Merged::Known => stands = false,
             }
         }
         self.exchanges.displaced(self.store.displaced(), dots);
         self.store.forget_displaced();
-        missing
+        match (missing, stands) {
+            (true, true) => Merge::Stands,
+            (true, false) => Merge::Missing,
+            (false, _) => Merge::Known,
+        }
     }
 
     fn conflict(&mut self, key: Key, winner: Stamp, loser: Stamp, output: &mut Output) {
@@ -376,7 +482,7 @@ impl Shard {
     }
 
     /// Whether `write`, which a peer sent, may be applied.
-    fn judge(&self, write: &Write) -> Result<(), Misdeed> {
+    pub(super) fn judge(&self, write: &Write) -> Result<(), Misdeed> {
         let (theirs, ours) = (write.stamp.lamport, self.lamport);
         // Nobody is in a later epoch than the messages that we accept.
         if !write.is_well_formed() || write.stamp.epoch > self.epoch {
@@ -419,45 +525,54 @@ impl Shard {
     /// Whether the vector that ends a delta may be merged: from then on we do not ask for what it
     /// names.
     ///
-    /// No dot has a number above the Lamport counter of its stamp, and the cell with the greatest
-    /// stamp is never replaced. So the whole delta has brought our counter to at least every number
-    /// that the vector can name.
-    pub(super) fn judge_capture(&self, theirs: &VersionVector) -> Result<(), Misdeed> {
+    /// No dot has a number above the Lamport counter of its stamp, and that counter is told along
+    /// with the vector: the cell with the greatest stamp may have been a tombstone that is collected.
+    pub(super) fn judge_capture(&mut self, captured: &Captured) -> Result<(), Misdeed> {
+        let (theirs, ours) = (captured.lamport, self.lamport);
+        if theirs.0.saturating_sub(ours.0) > self.config.lamport_jump_max {
+            return Err(Misdeed::Runaway { theirs, ours });
+        }
+        let theirs = &captured.vector;
         let origins = self.vector.len_with(theirs);
         if origins > ORIGINS_MAX {
             return Err(Misdeed::Crowd { origins });
         }
         let dots = theirs.iter().map(|(origin, held)| Dot { origin, seq: held.last() });
+        self.lamport = self.lamport.max(captured.lamport);
         match dots.into_iter().find(|dot| dot.seq > self.lamport.0) {
             Some(dot) => Err(Misdeed::Overclaim { dot }),
             None => Ok(()),
         }
     }
 
-    /// Applies a peer's writes; says how many were missing, or `None` if the peer is quarantined.
+    /// Applies a peer's writes; says what became of each, or `None` if the peer is quarantined.
     pub(super) fn apply(
         &mut self,
         peer: NodeId,
         writes: Vec<Write>,
         output: &mut Output,
-    ) -> Option<usize> {
+    ) -> Option<Vec<Merge>> {
         // All are judged before any is applied: a message counts as a whole or not at all.
         let misdeed = writes.iter().find_map(|write| self.judge(write).err());
         if let Some(why) = misdeed.or_else(|| self.judge_origins(&writes).err()) {
+            if self.config.roster && matches!(why, Misdeed::Impostor { .. }) {
+                self.forgot = true;
+                return None;
+            }
             self.quarantine(peer, why, output);
             return None;
         }
-        let mut missing = 0;
+        let mut merged = Vec::with_capacity(writes.len());
         for write in writes {
             self.lamport = self.lamport.max(write.stamp.lamport);
-            if self.merge(write, output) {
-                self.counters.writes_remote += 1;
-                missing += 1;
-            } else {
-                self.counters.writes_repeated += 1;
+            let merge = self.merge(write, output);
+            match merge {
+                Merge::Stands | Merge::Missing => self.counters.writes_remote += 1,
+                Merge::Known => self.counters.writes_repeated += 1,
             }
+            merged.push(merge);
         }
-        Some(missing)
+        Some(merged)
     }
 
     /// Takes nothing more from a peer until it has been down.
@@ -474,13 +589,15 @@ impl Shard {
         if peer == self.config.node || self.quarantined.contains(&peer) {
             return;
         }
-        let is_new = self.peers.up(peer, round_trip);
+        let is_new = self.peers.up(peer, round_trip, !self.config.roster);
         self.pushes.reroute();
         if !is_new {
             return;
         }
         // A new peer is met at once. If a round moves writes both ways, one of the two suffices.
-        if self.config.strategy != Strategy::PushPull || self.config.node < peer {
+        if self.config.roster {
+            self.meet(now, peer, output);
+        } else if self.config.strategy != Strategy::PushPull || self.config.node < peer {
             self.open_round(peer, output);
         }
         if self.next_round.is_none() {
@@ -489,7 +606,10 @@ impl Shard {
         }
     }
 
-    fn peer_down(&mut self, peer: NodeId, output: &mut Output) {
+    fn peer_down(&mut self, now: Time, peer: NodeId, output: &mut Output) {
+        if self.roster.members.contains_key(&peer) {
+            self.roster.away.entry(peer).or_insert(now);
+        }
         self.quarantined.remove(&peer);
         self.part_from(peer, output);
     }
@@ -515,7 +635,15 @@ impl Shard {
             self.counters.messages_refused += 1;
             return;
         }
+        let origin = envelope.origin;
+        if !self.admits(peer, origin, &envelope.message) {
+            return self.pass_over(now, peer, origin, output);
+        }
         match envelope.message {
+            Message::Greet(greet) => self.receive_greet(now, peer, origin, *greet, output),
+            Message::Report { vector, wants } => {
+                self.receive_report(peer, origin, vector, wants, output);
+            }
             Message::Push { writes, relay } => self.receive_push(now, peer, writes, relay, output),
             Message::Open { round, hash, fingerprint, digest, wish } => {
                 self.receive_open(now, peer, round, (hash, fingerprint), digest, wish, output);
@@ -543,9 +671,19 @@ impl Shard {
 
     fn wake(&mut self, now: Time, output: &mut Output) {
         self.pushes.wake(now, self.sender(), output);
+        self.collect(now, output);
         if self.next_round.is_some_and(|at| at <= now) {
-            if let Some(partner) = self.peers.next_partner(&mut self.rng) {
-                self.open_round(partner, output);
+            if self.fill.is_some() {
+                self.go_on_filling(now, output);
+            } else if let Some(partner) = self.peers.next_partner(&mut self.rng) {
+                let link = self.peers.live(partner).map(|link| (link.takes, link.gives));
+                if link != Some((false, false)) {
+                    self.open_round(partner, output);
+                    self.exchange_reports(partner, output);
+                }
+                if link != Some((true, true)) {
+                    self.greet(now, partner, true, output);
+                }
             }
             self.next_round = Some(now + self.config.interval);
         }
@@ -593,6 +731,8 @@ mod tests {
             let shards = (1..=nodes).map(|node| {
                 let id = NodeId(u128::from(node));
                 let mut config = Config::new(id, Origin(node), node);
+                // What is counted and broken on purpose here has nothing to do with the roster.
+                config.roster = false;
                 change(&mut config);
                 Shard::new(config)
             });
@@ -819,7 +959,8 @@ mod tests {
 
     fn sent(to: u128, message: Message) -> Envelope {
         let mut output = Output::default();
-        let sender = Sender { shard: crate::protocol::id::ShardId(0), epoch: Epoch(0) };
+        let shard = crate::protocol::id::ShardId(0);
+        let sender = Sender { shard, epoch: Epoch(0), origin: Origin(9) };
         sender.send(NodeId(to), Lane::Push, message, &mut output);
         output.send.remove(0).envelope
     }
@@ -859,7 +1000,7 @@ mod tests {
     fn captured(round: RoundId, vector: VersionVector) -> Message {
         let against = DigestHash::of(&claiming(&[(1, 1), (2, 1)]));
         let exchange = ExchangeId(7);
-        let captured = Some(vector);
+        let captured = Some(Captured { vector, lamport: Lamport(2), horizon: None });
         let chunk = Chunk { exchange, against, number: 0, writes: vec![], captured };
         Message::Delta { round, chunk, digest: None }
     }

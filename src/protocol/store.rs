@@ -9,11 +9,19 @@
 //! - a cell with a field is kept only while its stamp is not below its key's whole-key cell's;
 //! - the dot index names exactly the cells that are kept, tombstones included;
 //! - the fingerprint is the sum of the hashes of the live cells, so it depends on which cells are
-//!   live and not on the order in which they came.
+//!   live and not on the order in which they came;
+//! - the list of tombstones names exactly the tombstones that are kept;
+//! - a slot belongs to one key as long as anything of that key is kept, and to nobody or another key
+//!   afterwards.
 //!
-//! Left out: collecting tombstones, which needs to know what every member has.
+//! Keys of the store's owner ([`Key::is_reserved`]) are cells like all others, but no client ever
+//! sees them: neither counts nor scans name them.
+//!
+//! When a tombstone may be collected is not decided here but in `stability`.
 
-use std::collections::BTreeMap;
+mod removal;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -85,8 +93,10 @@ type Map = DashMap<Key, Box<Entry>, foldhash::fast::FixedState>;
 /// The cells of one shard. See the module's documentation.
 pub struct Store {
     map: Arc<Map>,
-    /// The key of each slot.
-    keys: Vec<Key>,
+    /// The key of each slot, while anything is kept of it.
+    keys: Vec<Option<Key>>,
+    /// Slots without a key, to be given out again.
+    free: Vec<Slot>,
     books: Books,
 }
 
@@ -95,6 +105,8 @@ pub struct Store {
 struct Books {
     /// The cells that are kept, by their dots.
     index: Index,
+    /// The tombstones among them.
+    tombstones: BTreeSet<Dot>,
     fingerprint: Fingerprint,
     keys_live: usize,
     cells: usize,
@@ -145,6 +157,7 @@ impl Store {
         Self {
             map: Arc::new(Map::with_hasher(foldhash::fast::FixedState::with_seed(hash_seed))),
             keys: Vec::new(),
+            free: Vec::new(),
             books: Books::default(),
         }
     }
@@ -167,6 +180,16 @@ impl Store {
     /// How many cells are kept, tombstones included.
     pub fn cells(&self) -> usize {
         self.books.cells
+    }
+
+    /// How many tombstones are kept.
+    pub fn tombstones(&self) -> usize {
+        self.books.tombstones.len()
+    }
+
+    /// The dots of the tombstones that are kept, in order, from `from` on.
+    pub(super) fn tombstones_from(&self, from: Dot) -> impl Iterator<Item = Dot> {
+        self.books.tombstones.range(from..).copied()
     }
 
     /// Bytes of the keys and values of all cells kept.
@@ -200,24 +223,26 @@ impl Store {
     /// What it displaces is added to `Store::displaced`.
     pub fn merge(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) -> Merged {
         let CellWrite { key, field, content, seen } = cell;
-        let Self { map, keys, books } = self;
+        let Self { map, keys, free, books } = self;
+        let mut new_slot = Slot(0);
         let mut guard = match map.get_mut(&*key) {
             Some(guard) => guard,
             None => {
-                keys.push(key.clone());
+                new_slot = free.pop().unwrap_or_else(|| {
+                    keys.push(None);
+                    u32::try_from(keys.len() - 1).map(Slot).expect("4 billion keys in a shard")
+                });
+                keys[new_slot.0 as usize] = Some(key.clone());
                 map.entry(key.clone()).or_default()
             }
         };
         let entry: &mut Entry = &mut guard;
-        // A new key is the last.
-        let new_slot =
-            || u32::try_from(keys.len() - 1).map(Slot).expect("4 billion keys in a shard");
         let new = Cell {
             lamport: stamp.lamport,
             origin: stamp.origin,
             epoch: stamp.epoch,
             seq: NonZeroU64::new(seq).expect("a write with number 0 is not well formed"),
-            slot: entry.slot().unwrap_or_else(new_slot),
+            slot: entry.slot().unwrap_or(new_slot),
             content,
             seen,
             known: Seen::default(),
@@ -225,7 +250,9 @@ impl Store {
         let was_live = entry.is_live();
         let merged = entry.merge(&key, field, new, books);
         let is_live = entry.is_live();
-        books.keys_live = books.keys_live + usize::from(is_live) - usize::from(was_live);
+        if !key.is_reserved() {
+            books.keys_live = books.keys_live + usize::from(is_live) - usize::from(was_live);
+        }
         merged
     }
 
@@ -277,6 +304,7 @@ impl Store {
             if bytes >= bytes_max {
                 return (cells, Some(slot));
             }
+            let Some(key) = key else { continue };
             let Some(entry) = self.map.get(&**key) else { continue };
             for (field, cell) in entry.cells() {
                 let field = field.cloned().unwrap_or_default();
@@ -332,7 +360,8 @@ impl Store {
     }
 
     fn find<T>(&self, dot: Dot, read: impl FnOnce(&Key, Option<&Field>, &Cell) -> T) -> Option<T> {
-        let key = &self.keys[self.books.index.slot(dot)?.0 as usize];
+        let slot = self.books.index.slot(dot)?;
+        let key = self.keys[slot.0 as usize].as_ref().expect("the index names only kept keys");
         let entry = self.map.get(&**key).expect("the index names only keys that are kept");
         let (field, cell) = entry.cells().find(|(_, cell)| cell.dot() == dot)?;
         Some(read(key, field, cell))
@@ -345,7 +374,7 @@ impl Store {
     pub fn scan(&self, cursor: u64, count: usize, mut found: impl FnMut(&Key)) -> u64 {
         let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.keys.len());
         let to = from.saturating_add(count.max(1)).min(self.keys.len());
-        for key in &self.keys[from..to] {
+        for key in self.keys[from..to].iter().flatten().filter(|key| !key.is_reserved()) {
             if self.map.get(&**key).is_some_and(|entry| entry.is_live()) {
                 found(key);
             }
@@ -370,20 +399,31 @@ impl Books {
         if let Content::Value(value) = &new.content {
             self.fingerprint.add(hash_cell(key, field, new, value));
         }
+        if new.content == Content::Tombstone {
+            self.tombstones.insert(new.dot());
+        }
         self.index.insert(new.dot(), new.slot);
         self.cells += 1;
         self.bytes += bytes_of(key, field, new);
     }
 
-    /// Strikes out a cell that is kept no longer.
+    /// Strikes out a cell whose place another takes.
     fn displace(&mut self, key: &Key, field: &Field, old: &Cell) {
+        self.strike(key, field, old);
+        self.displaced.push(old.dot());
+    }
+
+    /// Strikes out a cell that is kept no longer.
+    fn strike(&mut self, key: &Key, field: &Field, old: &Cell) {
+        if old.content == Content::Tombstone {
+            self.tombstones.remove(&old.dot());
+        }
         if let Content::Value(value) = &old.content {
             self.fingerprint.remove(hash_cell(key, field, old, value));
         }
         self.index.remove(old.dot());
         self.cells -= 1;
         self.bytes -= bytes_of(key, field, old);
-        self.displaced.push(old.dot());
     }
 }
 
@@ -461,6 +501,19 @@ impl Entry {
         books.keep(key, &field, &new);
         self.whole = Some(new);
         Merged::Won { lost }
+    }
+
+    /// Takes one cell out.
+    fn take(&mut self, field: &Field) -> Option<Cell> {
+        if field.is_whole_key() {
+            return self.whole.take();
+        }
+        let fields = self.fields.as_mut()?;
+        let cell = fields.remove(field);
+        if fields.is_empty() {
+            self.fields = None;
+        }
+        cell
     }
 
     fn cells(&self) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
@@ -600,7 +653,7 @@ pub(super) mod tests {
         /// Every cell that is kept, by name.
         pub(in crate::protocol) fn dump(&self) -> Cells {
             let mut cells = Cells::new();
-            for key in &self.keys {
+            for key in self.keys.iter().flatten() {
                 let entry = self.map.get(&**key).expect("a slot's key is kept");
                 for (field, cell) in entry.cells() {
                     let name = (key.clone(), field.cloned().unwrap_or_default());
@@ -787,6 +840,66 @@ pub(super) mod tests {
             prop_assert_eq!(distinct.len(), found.len());
         }
 
+        /// Tombstones are taken out one by one, in between merges: what is left is what the model has,
+        /// the books agree, and slots are given out again.
+        #[test]
+        fn collecting_keeps_the_books(
+            history in histories(),
+            choices in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 40),
+        ) {
+            let mut store = Store::new(1);
+            let mut model = Cells::new();
+            let mut gone = BTreeSet::new();
+            for (one, (collects, at)) in history.iter().zip(choices) {
+                let (stamp, seq, cell) = one.clone();
+                // Nothing that was covered by a tombstone comes back in what follows.
+                let (new, now) = name(one);
+                let later = model.keys().all(|(key, _): &(Key, Field)| *key != new.0)
+                    && gone.iter().all(|(key, stamp): &(Key, Stamp)| *key != new.0 || *stamp < now.0);
+                if !later && gone.iter().any(|(key, _)| *key == new.0) {
+                    continue;
+                }
+                store.merge(stamp, seq, cell);
+                model = merged(model.into_iter().chain([(new, now)]));
+                let tombstones: Vec<Dot> =
+                    store.tombstones_from(Dot { origin: Origin(0), seq: 0 }).collect();
+                let listed: BTreeSet<Dot> = model
+                    .values()
+                    .filter(|(_, _, content)| content.value().is_none())
+                    .map(|(_, dot, _)| *dot)
+                    .collect();
+                prop_assert_eq!(tombstones.iter().copied().collect::<BTreeSet<_>>(), listed);
+                if collects && !tombstones.is_empty() {
+                    let dot = *at.get(&tombstones);
+                    prop_assert!(store.collect(dot) && !store.collect(dot));
+                    prop_assert!(store.cell(dot).is_none());
+                    model.retain(|(key, _), (stamp, kept, _)| {
+                        if *kept == dot {
+                            gone.insert((key.clone(), *stamp));
+                        }
+                        *kept != dot
+                    });
+                }
+                prop_assert_eq!(&store.dump(), &model);
+                prop_assert_eq!(store.cells(), model.len());
+                prop_assert_eq!(store.keys_live(), live(&model).len());
+                prop_assert_eq!(store.fingerprint(), from_scratch(&store));
+                let keys: BTreeSet<_> = model.keys().map(|(key, _)| key).collect();
+                prop_assert_eq!(store.keys.iter().flatten().count(), keys.len());
+                prop_assert_eq!(store.free.len() + keys.len(), store.keys.len());
+                prop_assert!(store.keys.len() <= 3, "slots are given out again");
+                let mut scanned = BTreeSet::new();
+                store.scan(0, 100, |key| assert!(scanned.insert(key.clone())));
+                prop_assert_eq!(scanned, live(&model));
+                for (stamp, dot, _) in model.values() {
+                    prop_assert_eq!(store.stamp(*dot), Some(*stamp));
+                }
+            }
+            store.clear();
+            prop_assert_eq!((store.cells(), store.bytes(), store.tombstones()), (0, 0, 0));
+            prop_assert_eq!(store.fingerprint(), Fingerprint::default());
+        }
+
         /// A version is called lost exactly if the writer of the one that stands had not seen it.
         ///
         /// Three nodes write and hear of each other's writes in any order, or never.
@@ -811,7 +924,7 @@ pub(super) mod tests {
 
     fn from_scratch(store: &Store) -> Fingerprint {
         let mut fingerprint = Fingerprint::default();
-        for key in &store.keys {
+        for key in store.keys.iter().flatten() {
             let entry = store.map.get(&**key).unwrap();
             for (field, cell) in entry.cells() {
                 if let Content::Value(value) = &cell.content {

@@ -203,6 +203,27 @@ impl Intervals {
     }
 }
 
+impl Intervals {
+    /// The numbers in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Vec::new();
+        let (mut ours, mut theirs) =
+            (self.ranges.iter().peekable(), other.ranges.iter().peekable());
+        while let (Some(&&(a, b)), Some(&&(c, d))) = (ours.peek(), theirs.peek()) {
+            let (first, last) = (a.max(c), b.min(d));
+            if first <= last {
+                both.push((first, last));
+            }
+            if b <= d {
+                ours.next()
+            } else {
+                theirs.next()
+            };
+        }
+        Self { ranges: Ranges::Many(both) }
+    }
+}
+
 impl Ranges {
     /// The same as a list that can be changed.
     fn many(&mut self) -> &mut Vec<(u64, u64)> {
@@ -311,6 +332,12 @@ impl VersionVector {
         self.ranges
     }
 
+    /// How many dots there are.
+    pub fn dots(&self) -> u64 {
+        let ranges = self.origins.values().flat_map(|held| held.ranges.iter());
+        ranges.fold(0, |sum: u64, (first, last)| sum.saturating_add(last - first).saturating_add(1))
+    }
+
     /// A copy to be sent, with no more ranges than a peer takes. To claim less is always safe.
     pub fn to_send(&self) -> Self {
         let mut copy = self.clone();
@@ -351,6 +378,15 @@ impl VersionVector {
             self.ranges += held.ranges.len();
             self.origins.insert(*origin, held.clone());
         }
+    }
+
+    /// The dots in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both =
+            self.beside(other).map(|(origin, ours, theirs)| (origin, ours.intersection(theirs)));
+        let origins: BTreeMap<_, _> = both.filter(|(_, both)| !both.is_empty()).collect();
+        let ranges = origins.values().map(|both| both.ranges.len()).sum();
+        Self { origins, ranges }
     }
 
     /// Whether every dot of `other` is held here.

@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub identity: NodeIdentity,
     /// Where other members may be found.
     pub peers: Vec<SocketAddr>,
+    /// Whether it looks for members on the LAN and lets itself be found; needs a secret.
+    pub discovery: bool,
     /// The direction of rounds.
     pub strategy: Strategy,
     /// Whether writes are pushed at once.
@@ -69,6 +71,7 @@ impl NodeConfig {
             secret: None,
             identity,
             peers: Vec::new(),
+            discovery: false,
             strategy: Strategy::default(),
             eager: true,
             interval: INTERVAL_DEFAULT,

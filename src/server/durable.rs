@@ -24,18 +24,24 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
+use futures_lite::future;
 use parking_lot::Mutex;
 
 use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
-use crate::protocol::boundary::{Output, Reply, Send, Token};
+use crate::protocol::boundary::{Input, Output, Reply, Request, Send, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
+use crate::protocol::time::Time;
 use crate::storage::{
-    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped, Sync,
+    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
+    StorageError, Sync,
 };
+
+/// The longest piece of records that is appended at once; a longer output is cut between two records.
+const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// The small file with the key that gives a node its id.
 pub(super) const IDENTITY_BLOB: &str = "identity";
@@ -97,6 +103,8 @@ pub(super) struct Durable {
     node: Arc<OnceLock<Weak<Inner>>>,
     recovered: Recovered,
     snapshotting: AtomicBool,
+    /// Whether a sync will be asked for in a moment.
+    sync_asked: Arc<AtomicBool>,
 }
 
 /// What a start found.
@@ -109,6 +117,8 @@ pub(super) struct Recovered {
 /// What waits for a sync.
 #[derive(Debug, Default)]
 struct Queue {
+    /// The last of all.
+    last: Position,
     /// Nothing may be sent before this is durable.
     barrier: Position,
     parked: VecDeque<Parked>,
@@ -177,7 +187,7 @@ pub(super) fn rise(
             }
         }),
         ..JournalOptions::new(match storage.durability {
-            Durability::Always => Sync::Always,
+            Durability::Always => Sync::Asked,
             _ => Sync::Interval(storage.sync_interval),
         })
     };
@@ -194,11 +204,21 @@ pub(super) fn rise(
     for skipped in &found.skipped {
         log::warn!("{} at byte {}: {}", skipped.path.display(), skipped.offset, skipped.what);
     }
-    let (shard, append) = recovery.into_shard(config, dice);
-    let position = journal.append(&append.records);
+    let (mut shard, append) = recovery.into_shard(config, dice);
+    let mut position = journal.append(&append.records);
+    let alone = shard.members().all(|(member, _)| member == identity.node_id());
+    if !found.skipped.is_empty() && !alone {
+        // It may claim to hold what was in the damaged part: only the others can tell.
+        let mut output = Output::default();
+        let rebuild = Input::Request(Token::default(), Request::Rebuild);
+        shard.handle(Time::START, rebuild, &mut output);
+        for piece in output.append.pieces(PIECE_BYTES_MAX) {
+            position = journal.append(piece);
+        }
+    }
     journal.sync_now();
     if journal.state() == State::Open {
-        futures_lite::future::block_on(journal.synced(position))?;
+        future::block_on(journal.synced(position))?;
     }
     let took = started.elapsed();
     let durable = Durable {
@@ -211,6 +231,7 @@ pub(super) fn rise(
         node: slot,
         recovered: Recovered { cells, took },
         snapshotting: AtomicBool::new(false),
+        sync_asked: Arc::default(),
     };
     Ok(Risen { durable, identity, shard })
 }
@@ -228,15 +249,26 @@ impl Durable {
         let append = &mut output.append;
         let mut queue = self.queue.lock();
         if !append.records.is_empty() {
-            let position = self.journal.append(&append.records);
+            for piece in append.pieces(PIECE_BYTES_MAX) {
+                queue.last = self.journal.append(piece);
+            }
             if append.first {
-                queue.barrier = position;
+                queue.barrier = queue.last;
             }
-            if let Some(token) = append.tell {
-                queue.tells.push_back((position, token));
+            if self.durability == Durability::Always {
+                self.sync_soon();
             }
-            append.reuse();
         }
+        if let Some(token) = append.tell {
+            let last = queue.last;
+            queue.tells.push_back((last, token));
+            let node = self.node.get().and_then(Weak::upgrade);
+            if let Some(inner) = node.filter(|_| last <= self.journal.durable()) {
+                // No sync will come for it; and the shard is locked here.
+                async_std::task::spawn(async move { inner.released(last) });
+            }
+        }
+        append.reuse();
         let until = queue.barrier;
         if until <= self.journal.durable() {
             return None;
@@ -255,6 +287,20 @@ impl Durable {
             self.journal.sync_now();
         }
         Some(until)
+    }
+
+    /// Has the journal synced when all clients and peers that are ready by now have had their turn:
+    /// one sync for all of them, instead of one for the first and one for the rest.
+    fn sync_soon(&self) {
+        if self.sync_asked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (journal, asked) = (self.journal.clone(), Arc::clone(&self.sync_asked));
+        async_std::task::spawn(async move {
+            future::yield_now().await;
+            asked.store(false, Ordering::Release);
+            journal.sync_now();
+        });
     }
 
     /// Whether clients' writes are taken.
@@ -399,7 +445,10 @@ pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
             State::Closed => return,
             State::CatchingUp => {
                 log::info!("the data directory is being brought up to date");
-                snapshot(&node).await;
+                while journal.state() == State::CatchingUp {
+                    snapshot(&node).await;
+                    Timer::after(SNAPSHOT_INTERVAL).await;
+                }
             }
             State::Full { reason } => log::error!(
                 "writes are refused, reads and gossip go on: no room in the data directory: {reason}"
@@ -446,7 +495,8 @@ async fn snapshot(node: &Weak<Inner>) {
             return;
         }
         match inner.write_snapshot(durable) {
-            Ok(bytes) => log::info!("wrote a snapshot of {bytes} bytes"),
+            Ok(Some(bytes)) => log::info!("wrote a snapshot of {bytes} bytes"),
+            Ok(None) => log::debug!("no snapshot while this node fills itself anew"),
             Err(error) => log::warn!("a snapshot was given up: {error}; trying again later"),
         }
         durable.snapshotting.store(false, Ordering::Release);
@@ -455,21 +505,32 @@ async fn snapshot(node: &Weak<Inner>) {
 }
 
 impl Inner {
-    fn write_snapshot(&self, durable: &Durable) -> Result<u64, crate::storage::StorageError> {
+    /// Nothing comes of it while the node fills itself anew: what it has put away for that is in the
+    /// journal only.
+    fn write_snapshot(&self, durable: &Durable) -> Result<Option<u64>, StorageError> {
+        if self.shard.lock().shard.is_filling() {
+            return Ok(None);
+        }
         let mut writer = durable.journal.begin_snapshot()?;
         let mut append = Append::default();
-        {
+        let rebuilds = {
             let slot = self.shard.lock();
             slot.shard.export_life(&mut append);
             slot.shard.export_head(&mut append);
-        }
+            slot.shard.counters().rebuilds
+        };
         writer.write(&append.records)?;
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             append.reuse();
-            cursor = self.shard.lock().shard.export_cells(from, SLICE_BYTES, &mut append);
+            let slot = self.shard.lock();
+            if slot.shard.is_filling() || slot.shard.counters().rebuilds != rebuilds {
+                return Ok(None);
+            }
+            cursor = slot.shard.export_cells(from, SLICE_BYTES, &mut append);
+            drop(slot);
             writer.write(&append.records)?;
         }
-        Ok(writer.finish()?.bytes)
+        Ok(Some(writer.finish()?.bytes))
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! - `node`: the node itself.
 //! - `config`: what it is told.
+//! - `detect`: who answers.
 //! - `durable`: what it keeps on disk, and what waits for that.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
@@ -19,6 +20,7 @@
 mod ask;
 mod backup;
 mod config;
+mod detect;
 mod durable;
 mod members;
 mod node;
@@ -29,6 +31,7 @@ pub use crate::storage::{Position, Stopped};
 pub use ask::{Agreement, Opinion};
 pub use backup::{About, Backup, Made, MakeError, Restore, RestoreError, check, make_directory};
 pub use config::{NodeConfig, Observer};
+pub use detect::Liveness;
 pub use durable::StorageConfig;
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};

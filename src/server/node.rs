@@ -16,6 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::ask::Asked;
 use super::config::NodeConfig;
+use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
 use super::status::{MessageCount, Sent};
@@ -101,6 +102,7 @@ pub(super) struct Inner {
     pub(super) epoch: Instant,
     pub(super) shard: Mutex<Slot>,
     reader: Reader,
+    pub(super) detector: Detector,
     net: OnceLock<Net>,
     /// When the shard wants to be woken, in nanoseconds of its clock.
     wake_at: AtomicU64,
@@ -176,6 +178,7 @@ impl Node {
             id,
             epoch,
             reader: shard.reader(),
+            detector: Detector::new(id, since(epoch)).map_err(StartError::Random)?,
             shard: Mutex::new(Slot { shard, output: Output::default() }),
             net: OnceLock::new(),
             wake_at: AtomicU64::new(NEVER),
@@ -204,6 +207,9 @@ impl Node {
         let net = Net::bind(net_config(&inner.config), Arc::new(handler)).await?;
         for peer in &inner.config.peers {
             net.dial(*peer);
+        }
+        if let Some(secret) = inner.config.secret.as_ref().filter(|_| inner.config.discovery) {
+            net.discover(secret);
         }
         // Set once, here; what was to be sent before this line is made good by rounds.
         let _ = inner.net.set(net);
@@ -384,8 +390,7 @@ impl Drop for Entered<'_> {
 
 impl Inner {
     pub(super) fn now(&self) -> Time {
-        let nanos = self.epoch.elapsed().as_nanos();
-        Time::from_nanos(u64::try_from(nanos).unwrap_or(NEVER))
+        since(self.epoch)
     }
 
     /// Takes one input into the shard and carries out what comes of it.
@@ -493,6 +498,17 @@ impl Inner {
             Event::Damage { peer, hash } => log::warn!(
                 "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged"
             ),
+            Event::Enrolled { node, state, .. } => {
+                log::info!("{node:?} is {state:?} in the roster")
+            }
+            Event::Collected { count } => log::debug!("{count} tombstones were collected"),
+            Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
+            Event::Rebuilding { why } => log::warn!("fills itself anew: {why}"),
+            Event::Refilling => log::info!("fills itself from another peer"),
+            Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
+            Event::Rebuilt { kept } => {
+                log::warn!("has filled itself anew; {kept} writes were made anew");
+            }
             Event::Quarantined { peer, why } => {
                 log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
                 if let Some(net) = self.net.get() {
@@ -509,11 +525,18 @@ impl Inner {
         match event {
             // The links have told their story themselves.
             NetEvent::Refused { .. } => {}
-            NetEvent::Up { peer, address, round_trip, .. } => {
+            NetEvent::Up { peer, name, address, round_trip, .. } => {
                 self.handle(Input::PeerUp(peer, round_trip));
+                self.reset_timer(self.detector.linked(net, self.now(), peer, &name));
                 self.introduce(net, peer, address);
             }
-            NetEvent::Down { peer, .. } => self.handle(Input::PeerDown(peer)),
+            NetEvent::Down { peer, .. } => {
+                self.handle(Input::PeerDown(peer));
+                self.reset_timer(self.detector.unlinked(net, self.now(), peer));
+            }
+            NetEvent::Frame { peer, lane: Link::Datagram, bytes } => {
+                self.reset_timer(self.detector.datagram(net, self.now(), peer, &bytes));
+            }
             NetEvent::Frame { peer, bytes, .. } => match codec::decode(&bytes) {
                 Ok(Envelope { message: Message::Members { members }, .. }) => {
                     self.meet(net, &members)
@@ -555,7 +578,14 @@ impl Inner {
         let linked: Vec<_> = net.peers().into_iter().map(|peer| peer.id).chain([self.id]).collect();
         let unknown = members.iter().filter(|member| !linked.contains(&member.node));
         for member in unknown.take(MEMBERS_MAX) {
-            net.dial(member.address);
+            net.hint(member.address);
+        }
+    }
+
+    /// Lets the timer look again, if somebody wants to be woken sooner.
+    fn reset_timer(&self, sooner: bool) {
+        if sooner {
+            self.wake_sooner.notify(usize::MAX);
         }
     }
 
@@ -596,6 +626,8 @@ fn shard_config(config: &NodeConfig, identity: &NodeIdentity) -> Result<Config, 
         None => random()?,
     };
     let mut shard = Config::new(id, origin, seed);
+    shard.incarnation = incarnation;
+    shard.name.clone_from(&config.name);
     shard.strategy = config.strategy;
     shard.eager = config.eager;
     shard.interval = config.interval;
@@ -622,7 +654,12 @@ fn net_config(config: &NodeConfig) -> NetConfig {
     }
 }
 
-/// Wakes the shard when it wants to be woken.
+/// The time on a clock that showed zero at `epoch`.
+fn since(epoch: Instant) -> Time {
+    Time::from_nanos(u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(NEVER))
+}
+
+/// Wakes the shard and the failure detector when they want to be woken.
 async fn keep_time(node: Weak<Inner>) {
     loop {
         let Some(inner) = node.upgrade().filter(|inner| !inner.closed.load(Ordering::Acquire))
@@ -630,9 +667,14 @@ async fn keep_time(node: Weak<Inner>) {
             return;
         };
         let sooner = inner.wake_sooner.listen();
-        let wake_at = inner.wake_at.load(Ordering::Acquire);
+        let shard_at = inner.wake_at.load(Ordering::Acquire);
+        let wake_at = shard_at.min(inner.detector.wake_at());
         if wake_at <= inner.now().as_nanos() {
-            inner.handle(Input::Wake);
+            if wake_at == shard_at {
+                inner.handle(Input::Wake);
+            } else if let Some(net) = inner.net.get() {
+                inner.detector.wake(net, inner.now(), inner.epoch);
+            }
             continue;
         }
         let deadline = inner.epoch.checked_add(Duration::from_nanos(wake_at));

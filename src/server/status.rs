@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::detect::Liveness;
 use super::durable::Durable;
 use super::node::Node;
+use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 use crate::protocol::config::Durability;
+use crate::protocol::membership::{MembershipCounters, PeerState};
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
-const KINDS: [&str; 8] = ["push", "open", "digest", "delta", "credit", "ask", "answer", "members"];
+const KINDS: [&str; 10] =
+    ["push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report"];
 
 /// How many messages and bytes of one kind were sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -78,6 +82,10 @@ pub struct PeerStatus {
     pub address: String,
     /// The measured round trip, in milliseconds.
     pub round_trip_ms: f64,
+    /// Whether it answers.
+    pub state: PeerState,
+    /// Since when, in seconds before now.
+    pub state_seconds: f64,
     /// How long the link has been up, in seconds.
     pub up_seconds: f64,
     /// UDP bytes sent to it.
@@ -203,8 +211,14 @@ pub struct Status {
     pub frames_damaged: u64,
     /// Handshakes and peers refused.
     pub refused: u64,
+    /// Looking for members on the LAN.
+    pub discovery: DiscoveryStatus,
     /// The peers with which a link is up.
     pub peers: Vec<PeerStatus>,
+    /// Whether each peer that was linked since the start answers, linked now or not.
+    pub liveness: Vec<Liveness>,
+    /// What the failure detector counted.
+    pub detector: MembershipCounters,
 }
 
 impl Node {
@@ -245,9 +259,17 @@ impl Node {
             sends_dropped: self.inner().sent.dropped(),
             frames_damaged: self.inner().frames_damaged(),
             refused: 0,
+            discovery: net.discovery(),
             peers: Vec::new(),
+            liveness: Vec::new(),
+            detector: self.inner().detector.counters(),
         };
         drop(entered);
+        let liveness = self.inner().detector.liveness(self.now());
+        let state_of = |peer| {
+            let known = liveness.iter().find(|(node, _)| *node == peer);
+            known.map_or((PeerState::Up, 0.0), |(_, it)| (it.state, it.state_seconds))
+        };
         let storage = self.inner().durable.as_ref().map(StorageStatus::of);
         let writes_refused = self.refuses_writes();
         let status = Status { storage, writes_refused, ..status };
@@ -256,12 +278,16 @@ impl Node {
             name: peer.name,
             address: peer.address.to_string(),
             round_trip_ms: peer.round_trip.as_secs_f64() * 1e3,
+            state: state_of(peer.id).0,
+            state_seconds: state_of(peer.id).1,
             up_seconds: peer.since.elapsed().as_secs_f64(),
             sent_bytes: peer.sent.bytes,
             received_bytes: peer.received.bytes,
             queued_bytes: (peer.push_queue_bytes + peer.exchange_queue_bytes) as u64,
         });
-        Status { peers: peers.collect(), refused: net.stats().refused.values().sum(), ..status }
+        let peers = peers.collect();
+        let liveness = liveness.into_iter().map(|(_, liveness)| liveness).collect();
+        Status { peers, liveness, refused: net.stats().refused.values().sum(), ..status }
     }
 
     /// How the node tells friend from foe.

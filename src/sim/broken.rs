@@ -16,10 +16,10 @@ use super::trial;
 use super::world::{Tamper, World};
 use crate::protocol::cell::{Content, Seen, Write};
 use crate::protocol::config::Durability;
-use crate::protocol::delta::EXCHANGES_MAX;
+use crate::protocol::delta::{Captured, EXCHANGES_MAX};
 use crate::protocol::digest::DigestHash;
 use crate::protocol::message::Message;
-use crate::protocol::shard::Shard;
+use crate::protocol::shard::{Careless, Shard};
 use crate::protocol::stamp::Dot;
 use crate::protocol::store::Fingerprint;
 use crate::protocol::version::VersionVector;
@@ -39,6 +39,7 @@ struct Breach {
     fate: Fate,
     /// The most exchanges that the checkers put up with.
     exchanges_max: usize,
+    careless: Careless,
 }
 
 /// What becomes of a node behind the checkers' back.
@@ -65,6 +66,7 @@ impl Breach {
             muted: &[],
             fate: Fate::Lives,
             exchanges_max: EXCHANGES_MAX,
+            careless: Careless::No,
         }
     }
 
@@ -76,6 +78,10 @@ impl Breach {
         let scenario = Scenario::named(self.scenario).expect("there is one of this name");
         let mut plan = scenario.plan(seed, None);
         (self.plan)(&mut plan);
+        if self.fate == Fate::Forgets {
+            // With a roster such a node notices that others know more of it, and begins anew.
+            plan.settings.roster = false;
+        }
         if broken && matches!(self.fate, Fate::Dies | Fate::Forgets) {
             let late = plan.faults_end.mul_f64(0.9);
             plan.acts.extend([(late, Act::Crash(0)), (late, Act::Restart(0))]);
@@ -85,6 +91,7 @@ impl Breach {
         if broken {
             world.tamper = Some((self.tamper)());
             world.reuses_origins = self.fate == Fate::Forgets;
+            world.be_careless(self.careless);
             world.disks_lie = self.fate == Fate::Lied;
             world.goes_on = self.fate == Fate::GoesOn;
             checks.muted = self.muted;
@@ -142,7 +149,11 @@ fn merge_early() -> Tamper {
         if let Message::Delta { chunk, .. } = &mut envelope.message
             && chunk.number == 0
         {
-            chunk.captured.get_or_insert_with(|| shard.vector().clone());
+            chunk.captured.get_or_insert_with(|| Captured {
+                vector: shard.vector().clone(),
+                lamport: shard.lamport(),
+                horizon: Some(shard.horizon().clone()),
+            });
         }
         true
     })
@@ -372,4 +383,20 @@ fn a_life_that_goes_on_after_a_crash_is_noticed() {
 fn too_many_exchanges_are_noticed() {
     let breach = Breach { exchanges_max: 0, ..Breach::of("bulk", nothing) };
     breach.is_noticed("bounds", "at once");
+}
+
+/// Where nodes are let in that lack what was collected, they bring back what was deleted.
+#[test]
+fn an_open_gate_is_noticed() {
+    let breach = Breach { careless: Careless::OpensTheGate, ..Breach::of("absence", nothing) };
+    breach.muting(&["vector"]).is_noticed("order", "has come back after its deletion");
+}
+
+/// Tombstones of which a member never hears stay for ever.
+#[test]
+fn a_tombstone_that_stays_is_noticed() {
+    let withhold = || -> Tamper {
+        Box::new(|_, _, envelope| !matches!(envelope.message, Message::Report { .. }))
+    };
+    Breach::of("deletes", withhold).is_noticed("collected", "tombstones are left");
 }

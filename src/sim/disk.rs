@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::happening::Happening;
 use super::schedule::{Due, small};
 use super::world::World;
-use crate::protocol::boundary::{Send, Token};
+use crate::protocol::boundary::{Input, Send, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
@@ -33,6 +33,8 @@ pub(super) struct Disk {
     barrier: usize,
     /// Whether a sync is under way for which nothing waits.
     syncing: bool,
+    /// What the shard wants to be told of when so many frames are durable.
+    tells: Vec<(usize, u64)>,
     /// What is to be sent and said when so many frames are durable.
     parked: Vec<Parked>,
 }
@@ -80,6 +82,8 @@ impl World {
             disk.barrier = frames;
         }
         let unsynced = disk.durable < frames;
+        disk.tells.extend(append.tell.map(|token| (frames, token)));
+        let unsynced = unsynced || append.tell.is_some();
         if unsynced && (append.first || !std::mem::replace(&mut disk.syncing, true)) {
             self.schedule.push(self.now + lasts, Due::Sync { node: small(node), life, frames });
         }
@@ -109,6 +113,17 @@ impl World {
             self.output.send = parked.sends;
             self.send_all(node);
         }
+        let disk = &mut self.nodes[node].disk;
+        let tells: Vec<_> = disk.tells.extract_if(.., |tell| tell.0 <= frames).collect();
+        let frames = disk.frames.len();
+        if disk.durable < frames || !disk.tells.is_empty() {
+            disk.syncing = true;
+            let (at, life) = (self.now + SYNC_INTERVAL, self.nodes[node].incarnation);
+            self.schedule.push(at, Due::Sync { node: small(node), life, frames });
+        }
+        for (_, token) in tells {
+            self.handle(node, Input::Durable(token));
+        }
     }
 
     /// What a crash leaves of a disk.
@@ -122,6 +137,7 @@ impl World {
         disk.barrier = 0;
         disk.syncing = false;
         disk.parked.clear();
+        disk.tells.clear();
     }
 
     /// A shard made of what is on a node's disk; what it records at its start is durable at once.

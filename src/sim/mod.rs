@@ -38,6 +38,7 @@
 mod broken;
 pub mod check;
 mod connect;
+pub mod detection;
 pub mod disk;
 pub mod experiment;
 pub mod happening;

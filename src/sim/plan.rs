@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::config::{
-    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy,
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, RETIRE_AFTER_DEFAULT,
+    Strategy,
 };
 use crate::protocol::profile::{Link, Profile};
 
@@ -57,6 +58,10 @@ pub struct Settings {
     pub relay_window: Option<Duration>,
     /// The bytes of a chunk.
     pub delta_bytes_max: usize,
+    /// Whether there is a roster, and tombstones are collected.
+    pub roster: bool,
+    /// How long a member may be away.
+    pub retire_after: Duration,
     /// When what a node holds becomes durable.
     pub durability: Durability,
 }
@@ -119,6 +124,15 @@ pub enum Act {
     End(usize),
     /// A dead node starts with what it had made durable; without a disk empty, as a new origin.
     Restart(usize),
+    /// A node is told to retire a member.
+    Retire {
+        /// The node.
+        node: usize,
+        /// The member.
+        member: usize,
+    },
+    /// A node is told to fill itself anew.
+    Rebuild(usize),
     /// The links stop losing, doubling and reordering; cuts heal, paused nodes go on, and dead ones
     /// start.
     FaultsEnd,
@@ -146,6 +160,8 @@ impl Default for Settings {
             fanout: FANOUT_DEFAULT,
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
+            roster: false,
+            retire_after: RETIRE_AFTER_DEFAULT,
             durability: Durability::None,
         }
     }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use twox_hash::XxHash3_64;
 
 use super::plan::{Act, ClientRequest, Delivery, Plan, Settings, Wires};
-use crate::protocol::config::{DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, Strategy};
+use crate::protocol::config::{
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, RETIRE_AFTER_DEFAULT, Strategy,
+};
 use crate::protocol::profile::{Link, Profile};
 
 /// The most nodes that a scenario takes: checkers compare everything with everything.
@@ -57,6 +59,11 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "nodes end or crash and come back with what was durable",
         draw: disks,
     },
+    Scenario {
+        name: "lasting",
+        about: "deletions, absence and retirement at nodes with disks",
+        draw: lasting,
+    },
     Scenario { name: "churn", about: "nodes die and come back all the time", draw: churn },
     Scenario {
         name: "hot-key",
@@ -83,6 +90,26 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "netconfig",
         about: "one of the built-in profiles, as over QUIC, while nodes freeze and die",
         draw: netconfig,
+    },
+    Scenario {
+        name: "deletes",
+        about: "keys are set and deleted all the time, while links are cut and nodes die",
+        draw: deletes,
+    },
+    Scenario {
+        name: "absence",
+        about: "a node is away while the others delete, is retired, and comes back",
+        draw: absence,
+    },
+    Scenario {
+        name: "retire-in-partition",
+        about: "both sides of a partition retire the other, delete, and meet again",
+        draw: retire_in_partition,
+    },
+    Scenario {
+        name: "rebuild",
+        about: "nodes put away what they have and fill themselves anew",
+        draw: rebuild,
     },
     Scenario { name: "mixed", about: "anything of the above together", draw: mixed },
 ];
@@ -139,6 +166,8 @@ impl Draft {
             fanout: [FANOUT_DEFAULT, 1, 2, 3][dice.usize(..4)],
             relay_window: [None, Some(Duration::ZERO), Some(20 * MS)][dice.usize(..3)],
             delta_bytes_max: [DELTA_BYTES_MAX_DEFAULT, 1, 100, 1_000][dice.usize(..4)],
+            roster: true,
+            retire_after: RETIRE_AFTER_DEFAULT,
             durability: Durability::None,
         };
         let latency = Duration::from_micros(100 * dice.u64(1..300));
@@ -321,6 +350,17 @@ fn disks(draft: &mut Draft) {
     }
 }
 
+/// What tries the roster and the collection of tombstones, at nodes with disks.
+fn lasting(draft: &mut Draft) {
+    let draws: [fn(&mut Draft); 4] = [deletes, absence, retire_in_partition, rebuild];
+    let draw = draws[draft.dice.usize(..draws.len())];
+    draw(draft);
+    draft.plan.settings.durability =
+        if draft.dice.bool() { Durability::Always } else { Durability::Interval };
+    let times = draft.dice.usize(..6);
+    draft.restarts(times);
+}
+
 /// Up to half of all messages never arrive, of every kind: pushes, digests, chunks, credit.
 fn lossy(draft: &mut Draft) {
     draft.link.loss = 0.5 * draft.dice.f64();
@@ -447,6 +487,99 @@ fn netconfig(draft: &mut Draft) {
     let (crashes, pauses) = (draft.dice.usize(..3), draft.dice.usize(..3));
     draft.crashes(crashes);
     draft.pauses(pauses);
+}
+
+/// Keys are set and deleted all the time, so that tombstones come and are collected, while links are
+/// cut and nodes die and come back empty.
+fn deletes(draft: &mut Draft) {
+    draft.plan.settings.interval = MS * [20, 50, 100, 200][draft.dice.usize(..4)];
+    draft.plan.faults_end = MS * draft.dice.u32(2_000..12_000);
+    draft.link.loss = [0.0, 0.05, 0.2][draft.dice.usize(..3)];
+    draft.link.duplicate = [0.0, 0.2][draft.dice.usize(..2)];
+    draft.link.reorder = [0.0, 0.3][draft.dice.usize(..2)];
+    let (writes, keys) = (draft.dice.usize(50..250), draft.dice.usize(2..20));
+    draft.load(writes, keys, 5, 0.2, 0.5);
+    let times: Vec<usize> = (0..4).map(|_| [0, 0, 1, 4][draft.dice.usize(..4)]).collect();
+    draft.crashes(times[0]);
+    draft.splits(times[1], false);
+    draft.flaps(5 * times[2]);
+    draft.pauses(times[3]);
+}
+
+/// A node is cut off for long, goes on writing, is retired by command or because it is away too
+/// long, and comes back: what the others have deleted meanwhile must not come back with it.
+fn absence(draft: &mut Draft) {
+    draft.nodes(2..7);
+    draft.plan.settings.interval = MS * [20, 50, 100][draft.dice.usize(..3)];
+    draft.plan.settings.retire_after = MS * [500, 1_000, 100_000][draft.dice.usize(..3)];
+    draft.plan.detection = MS * draft.dice.u32(100..600);
+    draft.plan.faults_end = MS * draft.dice.u32(4_000..14_000);
+    draft.link.loss = [0.0, 0.0, 0.1][draft.dice.usize(..3)];
+    draft.link.reorder = [0.0, 0.3][draft.dice.usize(..2)];
+    let (writes, keys) = (draft.dice.usize(50..250), draft.dice.usize(2..15));
+    draft.load(writes, keys, 5, 0.2, 0.4);
+    for _ in 0..draft.dice.usize(1..4) {
+        let away = draft.any_node();
+        let others: Vec<_> = (0..draft.plan.nodes).filter(|node| *node != away).collect();
+        let at = draft.plan.faults_end.mul_f64(0.6 * draft.dice.f64());
+        let one_way = draft.dice.f64() < 0.1;
+        draft.act(at, Act::Cut { from: vec![away], to: others.clone(), one_way });
+        let length = MS * draft.dice.u32(500..5_000);
+        if draft.dice.bool() && !others.is_empty() {
+            let node = others[draft.dice.usize(..others.len())];
+            let when = at + length.mul_f64(draft.dice.f64());
+            draft.act(when, Act::Retire { node, member: away });
+        }
+        if draft.dice.f64() < 0.2 {
+            draft.act(at + length / 2, Act::Crash(away));
+            draft.act(at + length, Act::Restart(away));
+        }
+        draft.act(at + length, Act::Heal);
+    }
+}
+
+/// Each side of a partition retires the other and collects what it deletes; when they meet, one of
+/// the two gives way.
+fn retire_in_partition(draft: &mut Draft) {
+    draft.nodes(2..8);
+    draft.plan.settings.interval = MS * [20, 50, 100][draft.dice.usize(..3)];
+    draft.plan.settings.retire_after = MS * [300, 1_000, 100_000][draft.dice.usize(..3)];
+    draft.plan.detection = MS * draft.dice.u32(100..600);
+    draft.plan.faults_end = MS * draft.dice.u32(3_000..10_000);
+    let (writes, keys) = (draft.dice.usize(50..200), draft.dice.usize(2..15));
+    draft.load(writes, keys, 5, 0.2, 0.4);
+    for _ in 0..draft.dice.usize(1..3) {
+        let from = draft.some_nodes();
+        let to: Vec<_> = (0..draft.plan.nodes).filter(|node| !from.contains(node)).collect();
+        let at = draft.plan.faults_end.mul_f64(0.5 * draft.dice.f64());
+        let length = MS * draft.dice.u32(500..4_000);
+        for _ in 0..draft.dice.usize(..8) {
+            let (node, member) = (draft.any_node(), draft.any_node());
+            let when = at + length.mul_f64(draft.dice.f64());
+            draft.act(when, Act::Retire { node, member });
+        }
+        draft.act(at, Act::Cut { from, to, one_way: false });
+        draft.act(at + length, Act::Heal);
+    }
+    let times = draft.dice.usize(..2);
+    draft.crashes(times);
+}
+
+/// Nodes are told to fill themselves anew, one or several at a time, under load and faults.
+fn rebuild(draft: &mut Draft) {
+    draft.plan.settings.interval = MS * [20, 50, 100, 200][draft.dice.usize(..4)];
+    draft.plan.faults_end = MS * draft.dice.u32(2_000..10_000);
+    draft.link.loss = [0.0, 0.05, 0.2][draft.dice.usize(..3)];
+    draft.link.duplicate = [0.0, 0.2][draft.dice.usize(..2)];
+    let (writes, keys) = (draft.dice.usize(50..200), draft.dice.usize(2..20));
+    draft.load(writes, keys, 5, 0.2, 0.4);
+    for _ in 0..draft.dice.usize(1..6) {
+        let (at, node) = (draft.instant(), draft.any_node());
+        draft.act(at, Act::Rebuild(node));
+    }
+    let times: Vec<usize> = (0..2).map(|_| [0, 0, 1, 3][draft.dice.usize(..4)]).collect();
+    draft.crashes(times[0]);
+    draft.splits(times[1], false);
 }
 
 /// Anything of the above together.

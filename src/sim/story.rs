@@ -88,13 +88,11 @@ impl Story {
     }
 
     fn rename(&mut self, world: &World) {
-        for node in 0..world.plan().nodes {
-            let life = world.incarnation(node);
-            let name = match life {
+        for (node, shard) in world.shards() {
+            let name = match shard.config().incarnation {
                 1 => format!("n{}", node + 1),
-                _ => format!("n{}/{life}", node + 1),
+                life => format!("n{}/{life}", node + 1),
             };
-            let Some(shard) = world.shard(node) else { continue };
             self.names.entry(shard.config().origin).or_insert(name);
         }
     }
@@ -150,6 +148,9 @@ impl Story {
                 Reply::Nothing => "nothing to be done".to_owned(),
                 Reply::Exhausted => "refused: the counters are exhausted".to_owned(),
                 Reply::TooLarge => "refused: too large".to_owned(),
+                Reply::Reserved => "refused: reserved".to_owned(),
+                Reply::Unknown => "refused: no such member".to_owned(),
+                Reply::Begun => "has begun".to_owned(),
                 Reply::OutOfMemory => "refused: out of memory".to_owned(),
                 Reply::Unwritable => "refused: nothing becomes durable".to_owned(),
                 Reply::Answer { covers: true, .. } => "tells the client: yes, it has".to_owned(),
@@ -201,6 +202,21 @@ impl Story {
             Message::Ask { .. } => "the question whether it has a write".to_owned(),
             Message::Answer { covers: true, .. } => "the answer that it has it".to_owned(),
             Message::Answer { covers: false, .. } => "the answer that it lacks it".to_owned(),
+            Message::Greet(greet) => {
+                let filling = if greet.filling { ", filling itself" } else { "" };
+                let you = greet.you.map(|(_, standing)| standing);
+                let asks = if greet.asks { ", asking for one" } else { "" };
+                let entry = greet.entry.as_ref().map(|entry| self.stamp(entry.stamp));
+                format!(
+                    "greeting {} of life {} at {}{filling}, entry {entry:?}: you are {you:?}{asks}",
+                    greet.number, greet.incarnation, greet.lamport.0
+                )
+            }
+            Message::Report { vector, wants } => {
+                let vector = if vector.is_some() { " what it holds" } else { "" };
+                let wants = if wants.is_some() { " and wants to know more" } else { "" };
+                format!("a report:{vector}{wants}")
+            }
             Message::Members { members } => format!("the addresses of {} members", members.len()),
         }
     }
@@ -243,6 +259,17 @@ impl Story {
             Event::Damage { peer, .. } => {
                 format!("DAMAGE: {} holds the same writes but other cells", name(*peer))
             }
+            Event::Enrolled { node, state, dot } => {
+                format!("writes {dot}: {} is {state:?} in the roster", name(*node))
+            }
+            Event::Collected { count } => format!("collects {count} tombstones"),
+            Event::Renewed { .. } => "goes on as a new origin".to_owned(),
+            Event::Rebuilding { why } => format!("REBUILDS itself: {why}"),
+            Event::Refilling => "drops what it was filled with".to_owned(),
+            Event::Rewritten { of, stamp, .. } => {
+                format!("makes {} anew as {}", self.stamp(*of), self.stamp(*stamp))
+            }
+            Event::Rebuilt { kept } => format!("is rebuilt, with {kept} writes made anew"),
             Event::Quarantined { peer, why } => format!("QUARANTINE of {}: {why}", name(*peer)),
         })
     }
@@ -326,6 +353,8 @@ fn describe_act(world: &World, act: &Act) -> String {
             }
             None => format!("n{} starts, empty, as a new origin", node + 1),
         },
+        Act::Retire { node, member } => format!("n{} is to retire n{}", node + 1, member + 1),
+        Act::Rebuild(node) => format!("n{} is to fill itself anew", node + 1),
         Act::FaultsEnd => "the faults end: links are whole, everybody is up".to_owned(),
     }
 }

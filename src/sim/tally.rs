@@ -6,7 +6,8 @@
 use crate::protocol::message::Message;
 
 /// The kinds of messages, by the words that [`Message::kind`] has for them.
-const KINDS: [&str; 8] = ["push", "open", "digest", "delta", "credit", "ask", "answer", "members"];
+const KINDS: [&str; 10] =
+    ["push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report"];
 
 /// A number of messages and the bytes that they have together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -153,6 +153,12 @@ impl Trial<'_> {
             story.converged(&self.world);
         }
         self.checks.finish(&self.world)?;
+        // Every member asks every other one what it holds, one in each round.
+        let rounds = u32::try_from(4 * self.world.plan().nodes + 20).unwrap_or(u32::MAX);
+        let collected_by = self.world.now() + self.world.plan().settings.interval * rounds;
+        while self.world.now() < collected_by && !self.world.has_collected() {
+            self.run_until(self.world.now() + LOOK_INTERVAL)?;
+        }
         // Whatever hangs is given up by then.
         self.run_until(self.world.now() + PATIENCE + PATIENCE / 2)?;
         self.world.reset_tally();

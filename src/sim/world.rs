@@ -26,6 +26,8 @@ use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, Message};
+#[cfg(test)]
+use crate::protocol::shard::Careless;
 use crate::protocol::shard::Shard;
 use crate::protocol::stamp::Dot;
 use crate::protocol::time::Time;
@@ -51,6 +53,8 @@ pub(super) struct Node {
     shard: Option<Shard>,
     /// How often it has started.
     pub(super) incarnation: u32,
+    /// The number of the last incarnation under which it has written.
+    last_life: u64,
     pub(super) disk: Disk,
     pub(super) paused: bool,
     /// What it will handle when it goes on.
@@ -81,6 +85,9 @@ pub struct World {
     /// Whether a node that comes back goes on under its old origin, which is wrong.
     #[cfg(test)]
     pub(super) reuses_origins: bool,
+    /// The rule that all nodes break.
+    #[cfg(test)]
+    careless: Careless,
     /// Whether disks forget half of what was durable.
     #[cfg(test)]
     pub(super) disks_lie: bool,
@@ -133,6 +140,7 @@ impl World {
         let nodes = (0..plan.nodes).map(|_| Node {
             shard: None,
             incarnation: 0,
+            last_life: 0,
             disk: Disk::default(),
             paused: false,
             backlog: VecDeque::new(),
@@ -156,6 +164,8 @@ impl World {
             #[cfg(test)]
             reuses_origins: false,
             #[cfg(test)]
+            careless: Careless::No,
+            #[cfg(test)]
             disks_lie: false,
             #[cfg(test)]
             goes_on: false,
@@ -167,6 +177,14 @@ impl World {
             }
         }
         world
+    }
+
+    /// Has all nodes break a rule from now on.
+    #[cfg(test)]
+    pub(super) fn be_careless(&mut self, careless: Careless) {
+        self.careless = careless;
+        let shards = self.nodes.iter_mut().filter_map(|node| node.shard.as_mut());
+        shards.for_each(|shard| shard.careless = careless);
     }
 
     /// The time.
@@ -226,6 +244,11 @@ impl World {
         self.nodes.iter().all(Node::is_up) && summaries.all(|summary| Some(summary) == first)
     }
 
+    /// Whether no node that is up has any tombstone left.
+    pub fn has_collected(&self) -> bool {
+        self.shards().all(|(_, shard)| shard.store().tombstones() == 0)
+    }
+
     /// The id of a node.
     pub fn id(&self, node: usize) -> NodeId {
         id_of(node)
@@ -234,11 +257,6 @@ impl World {
     /// The node of an id.
     pub fn node(&self, id: NodeId) -> usize {
         number_of(id)
-    }
-
-    /// The origin under which a node writes in its present or next life.
-    pub fn origin(&self, node: usize, incarnation: u32) -> Origin {
-        Origin::of(self.id(node), u64::from(incarnation))
     }
 
     /// How often a node has started.
@@ -320,7 +338,7 @@ impl World {
     }
 
     /// Hands an input to a node and carries out what comes of it.
-    fn handle(&mut self, node: usize, input: Input<'_>) {
+    pub(super) fn handle(&mut self, node: usize, input: Input<'_>) {
         let Some(shard) = &mut self.nodes[node].shard else { return };
         shard.handle(self.now, input, &mut self.output);
         self.carry_out(node);
@@ -447,6 +465,7 @@ impl World {
                 let requests = tokens.zip(requests.iter().cloned()).collect();
                 self.unless_paused(Happening::Requests { node: *node, requests })
             }
+            Act::Retire { node, .. } | Act::Rebuild(node) if self.nodes[*node].paused => None,
             act => Some(Happening::Act(act.clone())),
         }
     }
@@ -529,6 +548,13 @@ impl World {
             }
             Act::End(node) => self.end(node),
             Act::Restart(node) => self.restart(node),
+            Act::Retire { node, member } => {
+                let retire = Request::Retire { node: id_of(member) };
+                self.handle(node, Input::Request(Token(u64::MAX), retire));
+            }
+            Act::Rebuild(node) => {
+                self.handle(node, Input::Request(Token(u64::MAX), Request::Rebuild));
+            }
             Act::FaultsEnd => {
                 self.network.end_faults();
                 for node in 0..self.nodes.len() {
@@ -542,7 +568,7 @@ impl World {
 
     fn start(&mut self, node: usize) {
         self.nodes[node].incarnation += 1;
-        let incarnation = self.nodes[node].incarnation;
+        let incarnation = self.nodes[node].last_life + 1;
         #[cfg(test)]
         let incarnation = if self.reuses_origins { 1 } else { incarnation };
         let (settings, seed) = (&self.plan.settings, self.network.rng().u64(..));
@@ -553,14 +579,20 @@ impl World {
             fanout: settings.fanout,
             relay_window: settings.relay_window,
             delta_bytes_max: settings.delta_bytes_max,
+            roster: settings.roster,
+            retire_after: settings.retire_after,
+            incarnation,
             durability: settings.durability,
             trace: true,
-            ..Config::new(self.id(node), self.origin(node, incarnation), seed)
+            ..Config::new(self.id(node), Origin::of(self.id(node), incarnation), seed)
         };
+        self.nodes[node].last_life = incarnation;
         let shard = match self.has_disks() {
             true => self.recover(node, config),
             false => Shard::new(config),
         };
+        #[cfg(test)]
+        let shard = shard.breaking(self.careless);
         self.nodes[node].shard = Some(shard);
     }
 
@@ -579,7 +611,9 @@ impl World {
             return;
         }
         let state = &mut self.nodes[node];
-        state.shard = None;
+        if let Some(shard) = state.shard.take() {
+            state.last_life = state.last_life.max(shard.config().incarnation);
+        }
         state.paused = false;
         state.backlog.clear();
         state.wants_wake = None;

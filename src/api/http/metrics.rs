@@ -4,12 +4,15 @@
 
 use std::fmt::Write;
 
+use crate::protocol::membership::PeerState;
 use crate::server::Status;
 
 /// The text of `/metrics`.
 pub(super) fn render(status: &Status) -> String {
     let mut text = String::with_capacity(4 * 1024);
     let counters = &status.counters;
+    let detector = &status.detector;
+    let in_state = |state| status.liveness.iter().filter(|peer| peer.state == state).count() as f64;
     let gauges = [
         ("keys", "Keys that show something.", status.keys as f64),
         ("cells", "Cells, tombstones included.", status.cells as f64),
@@ -21,6 +24,12 @@ pub(super) fn render(status: &Status) -> String {
             f64::from(u8::from(status.writes_refused.is_some())),
         ),
         ("peers", "Peers with which a link is up.", status.peers.len() as f64),
+        (
+            "peers_suspected",
+            "Peers that do not answer at the moment.",
+            in_state(PeerState::Suspected),
+        ),
+        ("peers_down", "Peers that answer nobody.", in_state(PeerState::Down)),
         ("origins", "Origins of which writes are held.", status.origins as f64),
         ("uptime_seconds", "Time since the start.", status.uptime_seconds),
     ];
@@ -43,6 +52,13 @@ pub(super) fn render(status: &Status) -> String {
         ("writes_crowded_out", "Pushes dropped for gaps.", counters.writes_crowded_out),
         ("sends_dropped", "Messages that found a full queue.", status.sends_dropped),
         ("frames_damaged", "Frames that could not be decoded.", status.frames_damaged),
+        ("suspicions", "Times that a peer did not answer for a moment.", detector.suspected),
+        ("downs", "Times that a peer was declared down.", detector.downs),
+        ("renewals", "Times that others held this node dead.", detector.renewals),
+        ("detector_datagrams", "Datagrams sent to find out who answers.", detector.datagrams),
+        ("detector_bytes", "Bytes of these datagrams.", detector.datagram_bytes),
+        ("detector_rubbish", "Such datagrams that were not understood.", detector.rubbish),
+        ("detector_late", "Times that this node found it had not run.", detector.late),
         ("refused", "Handshakes and peers refused.", status.refused),
     ];
     for (name, help, value) in totals {

@@ -77,6 +77,11 @@ fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Wri
             ));
             None
         }
+        Reply::Reserved => {
+            replies
+                .error("ERR reserved: keys that begin with \\0quorumor belong to the store itself");
+            None
+        }
         Reply::OutOfMemory => {
             replies.error(OOM);
             None
@@ -86,7 +91,7 @@ fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Wri
             replies.error(format!("MISCONF writes are refused, reads go on: {why}"));
             None
         }
-        Reply::Exhausted | Reply::Answer { .. } => {
+        Reply::Exhausted | Reply::Answer { .. } | Reply::Unknown | Reply::Begun => {
             replies.error("ERR this node has used up its sequence numbers and writes no more");
             None
         }

@@ -84,6 +84,7 @@ impl World {
         for at in 0..NODES {
             let mut config = Config::new(node(at), Origin(at as u64 + 1), at as u64);
             config.strategy = strategy;
+            config.roster = false;
             config.eager = eager;
             // Chunks of one write or two, so that much can happen between them.
             config.delta_bytes_max = 60;

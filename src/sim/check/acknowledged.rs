@@ -4,7 +4,8 @@
 //! is a stamp below which nothing in the end may show. An acknowledgement raises it to the write's
 //! own stamp. A crash lowers it to the greatest that reached any node that is up, or its disk, by
 //! the oracle's account of what was delivered, not by what the nodes say of themselves. A write that
-//! was only on its way at the time may arrive or not.
+//! was only on its way at the time may arrive or not. A deletion may have been collected, and leaves
+//! nothing then, or what its writer did not know of and a node that came later brought along.
 
 use std::collections::BTreeMap;
 
@@ -60,8 +61,18 @@ impl Acknowledged {
         for (node, shard) in world.shards() {
             let reader = shard.reader();
             for (key, floor) in &self.floors {
-                let shown = reader.stamp(oracle.key(*key)).map(|(stamp, _)| stamp);
-                if shown.is_none_or(|shown| shown < *floor) {
+                let standing = reader.stamp(oracle.key(*key));
+                // That a deletion was to be shown is seen by nothing being there: a node that fills
+                // itself anew does not make its own deletion anew where nothing shows anyhow.
+                let shows = standing.is_some_and(|(_, shows)| shows);
+                if !shows && oracle.is_deletion(*key, *floor) {
+                    continue;
+                }
+                let shown = standing.map(|(stamp, _)| stamp);
+                if shown.is_none_or(|shown| shown < *floor)
+                    && !oracle.may_pass(*key, *floor, shown)
+                    && !(shown.is_none() && oracle.is_collected(shard, *key, *floor))
+                {
                     let key = oracle.key(*key);
                     let text = format!("{floor} of {key} was acknowledged; it shows {shown:?}");
                     return Err(Fault::at(node, "acknowledged", text));

@@ -22,8 +22,9 @@ pub(super) struct Answers {
 #[derive(Debug)]
 struct Asked {
     peer: usize,
-    /// Which life of the peer it was.
+    /// Which life of the peer it was, and how often it had begun anew.
     incarnation: u32,
+    rebuilds: u64,
     dot: Option<Dot>,
 }
 
@@ -32,7 +33,8 @@ impl Answers {
     pub(super) fn asked(&mut self, world: &World, node: usize, token: Token, peer: usize) {
         let dot = world.last_dot(node);
         let incarnation = world.incarnation(peer);
-        self.asked.insert(token, Asked { peer, incarnation, dot });
+        let rebuilds = rebuilds(world, peer);
+        self.asked.insert(token, Asked { peer, incarnation, rebuilds, dot });
     }
 
     /// Looks at the answers that a step brought to a node.
@@ -44,16 +46,20 @@ impl Answers {
     ) -> Result<(), Fault> {
         for (token, reply) in &world.output().reply {
             let Reply::Answer { covers, .. } = reply else { continue };
-            let Some(Asked { peer, incarnation, dot }) = self.asked.remove(token) else {
+            let Some(Asked { peer, incarnation, rebuilds: begun, dot }) = self.asked.remove(token)
+            else {
                 let text = "got an answer to a question that nobody asked".to_owned();
                 return Err(Fault::at(node, "answer", text));
             };
-            let lives = world.shard(peer).is_some() && world.incarnation(peer) == incarnation;
+            let lives = world.incarnation(peer) == incarnation && rebuilds(world, peer) == begun;
+            let Some(shard) = world.shard(peer) else { continue };
             let Some(dot) = dot.filter(|_| *covers && lives) else { continue };
             for dot in (1..=dot.seq).map(|seq| Dot { seq, ..dot }) {
                 let Some((stamp, cell)) = oracle.find(dot) else { continue };
                 let shown = oracle.shown(peer, cell.key).map(|(record, _)| record.stamp);
-                if shown.is_none_or(|shown| shown < stamp) {
+                if shown.is_none_or(|shown| shown < stamp)
+                    && !oracle.is_collected(shard, cell.key, stamp)
+                {
                     let text =
                         format!("was told that n{} holds {dot}, which it does not", peer + 1);
                     return Err(Fault::at(node, "answer", text));
@@ -62,4 +68,8 @@ impl Answers {
         }
         Ok(())
     }
+}
+
+fn rebuilds(world: &World, node: usize) -> u64 {
+    world.shard(node).map_or(0, |shard| shard.counters().rebuilds)
 }

@@ -32,6 +32,7 @@ pub(super) fn check(
             let shown = shown(cell.key);
             if shown.is_none_or(|shown| shown < record.stamp)
                 && !oracle.is_superseded(cell.key, record.stamp)
+                && !oracle.is_collected(shard, cell.key, record.stamp)
             {
                 let (here, there) = (oracle.key(here), oracle.key(cell.key));
                 let text = format!("{} shows for {here}, but {there} has {shown:?}", record.stamp);

@@ -14,6 +14,8 @@
 //! | conflict | conflicts are told exactly where two writes meet of which neither knew the other | `conflict` |
 //! | acknowledged | nothing acknowledged gets lost, except with the last node that had it | `acknowledged` |
 //! | answer | a peer that says it holds a write does | `answer` |
+//! | resurrection | what a deletion knew of does not show where the deletion is held | `resurrection` |
+//! | collected | in the end no tombstone is left | `same` |
 //! | same | in the end everybody has the same cells, summaries and counts | `same` |
 //! | quiet | in the end there is nothing to say but "still the same?" | `same` |
 //! | bounds | exchanges and memory stay within their bounds | `bounds` |
@@ -27,6 +29,7 @@ mod batch;
 mod bounds;
 mod conflict;
 mod oracle;
+mod resurrection;
 mod same;
 mod shown;
 mod vector;
@@ -41,7 +44,7 @@ use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::cell::{Content, Write};
 use crate::protocol::config::Durability;
 use crate::protocol::delta::EXCHANGES_MAX;
-use crate::protocol::event::Conflict;
+use crate::protocol::event::{Conflict, Event};
 use crate::protocol::message::Message;
 use crate::protocol::stamp::Dot;
 use crate::protocol::time::Time;
@@ -100,6 +103,8 @@ struct Expected {
     conflicts: Vec<Conflict>,
     /// The node that dies.
     dies: Option<usize>,
+    /// Nodes that may start.
+    starts: Vec<usize>,
 }
 
 impl Fault {
@@ -176,6 +181,12 @@ impl Checks {
         if let Some(node) = self.expected.dies {
             self.death(world, node);
         }
+        for node in std::mem::take(&mut self.expected.starts) {
+            // What it had put away does not show.
+            if let Some(shard) = world.shard(node).filter(|shard| shard.is_filling()) {
+                self.oracle.put_away(node, shard);
+            }
+        }
         let result = self.follow(world);
         for token in world.released() {
             if let Some(record) = self.made.remove(token) {
@@ -200,14 +211,17 @@ impl Checks {
             let result = self.acknowledge(world, node, token, &request);
             self.heard(world, result)?;
         }
+        let told = self.tell(world, node);
+        self.heard(world, told)?;
         let answers = self.answers.check(world, node, &self.oracle);
         self.heard(world, answers)?;
         let Expected { conflicts, touched, writes, .. } = &self.expected;
         self.heard(world, bounds::check(world, node, self.exchanges_max))?;
         self.heard(world, bounds::check_alarms(world, node))?;
-        self.heard(world, conflict::check(world, node, conflicts))?;
+        self.heard(world, conflict::check(world, node, &self.oracle, conflicts))?;
         let shown = self.shown.check(world, node, &self.oracle, touched);
         self.heard(world, shown)?;
+        self.heard(world, resurrection::check(world, node, &self.oracle, touched))?;
         self.heard(world, batch::check(world, node, &self.oracle, writes))?;
         let vector = self.vectors.check(world, node, &self.oracle);
         self.heard(world, vector)?;
@@ -223,6 +237,10 @@ impl Checks {
     /// The first rule that is broken.
     pub fn finish(&self, world: &World) -> Result<(), Fault> {
         self.heard(world, same::check(world, &self.oracle))?;
+        let keys: Vec<usize> = self.oracle.keys().map(|(key, _)| key).collect();
+        for (node, _) in world.shards() {
+            self.heard(world, resurrection::check(world, node, &self.oracle, &keys))?;
+        }
         self.heard(world, self.acknowledged.check(world, &self.oracle))
     }
 
@@ -234,6 +252,37 @@ impl Checks {
         self.heard(world, same::check_quiet(world))
     }
 
+    /// Tells the oracle what a node did of its own accord.
+    fn tell(&mut self, world: &World, node: usize) -> Result<(), Fault> {
+        let Some(shard) = world.shard(node) else { return Ok(()) };
+        for event in &world.output().events {
+            match event {
+                Event::Enrolled { dot, .. } => self.oracle.reserve(*dot),
+                Event::Rebuilding { .. } | Event::Refilling => {
+                    self.oracle.put_away(node, shard);
+                    self.shown.forget(node);
+                    self.vectors.forget(node);
+                    self.expected.conflicts.clear();
+                }
+                Event::Rewritten { of, stamp, dot, keys } => {
+                    let conflicts = self.oracle.rewritten(node, *of, (*stamp, *dot), keys)?;
+                    self.expected.conflicts.extend(conflicts);
+                    let keys = keys.iter().map(|key| self.oracle.number(key));
+                    self.expected.touched.extend(keys.collect::<Vec<_>>());
+                    if let Some(record) = self.oracle.records().last() {
+                        self.acknowledged.add(record);
+                    }
+                }
+                Event::Collected { .. } => {
+                    self.oracle.collect(shard);
+                    self.expected.touched = self.oracle.keys().map(|(key, _)| key).collect();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn expect(&mut self, world: &World, happening: &Happening) -> Result<(), Fault> {
         self.expected = Expected::default();
         match happening {
@@ -241,8 +290,17 @@ impl Checks {
                 self.expected.node = Some(*node);
                 self.expected.requests = requests.clone();
             }
-            Happening::Message { to, envelope, .. } => {
+            Happening::Message { from, to, envelope } => {
                 self.expected.node = Some(*to);
+                let taken = world.shard(*to).is_some_and(|shard| {
+                    shard.admits(world.id(*from), envelope.origin, &envelope.message)
+                });
+                if let Message::Greet(greet) = &envelope.message {
+                    self.expect_writes(world, *to, greet.entry.as_slice())?;
+                }
+                if !taken {
+                    return Ok(());
+                }
                 match &envelope.message {
                     Message::Push { writes, .. } => self.expect_writes(world, *to, writes)?,
                     Message::Delta { chunk, .. } => {
@@ -260,6 +318,13 @@ impl Checks {
             {
                 self.expected.dies = Some(*node);
             }
+            Happening::Act(Act::Retire { node, .. } | Act::Rebuild(node)) => {
+                self.expected.node = Some(*node);
+            }
+            Happening::Act(Act::Restart(_) | Act::FaultsEnd) => {
+                let nodes = 0..world.plan().nodes;
+                self.expected.starts = nodes.filter(|it| world.shard(*it).is_none()).collect();
+            }
             Happening::Act(_) => {}
         }
         Ok(())
@@ -269,6 +334,10 @@ impl Checks {
     fn expect_writes(&mut self, world: &World, node: usize, writes: &[Write]) -> Result<(), Fault> {
         let Some(shard) = world.shard(node) else { return Ok(()) };
         for write in writes {
+            if write.cells.iter().any(|cell| cell.key.is_reserved()) {
+                self.oracle.reserve(write.dot());
+                continue;
+            }
             let number = match self.oracle.recognise(node, write) {
                 Err(_) if self.muted.contains(&FORGERY) => self.oracle.by_stamp(write.stamp),
                 recognised => Some(recognised?),
@@ -283,6 +352,9 @@ impl Checks {
                 let key = self.oracle.number(&cell.key);
                 self.expected.touched.push(key);
                 let dot = Dot { origin, seq };
+                if self.oracle.is_passed_over(node, shard, dot) {
+                    continue;
+                }
                 let repeated = !self.expected.dots.insert(dot);
                 let meets = !repeated && !shard.vector().contains(dot);
                 self.expected.conflicts.extend(self.oracle.reach(node, number, key, meets));

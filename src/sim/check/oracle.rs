@@ -6,12 +6,13 @@
 //! its own writer knew. No version vectors, no compression, no deltas: if the protocol's cleverness
 //! and this differ, one of the two is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::Fault;
 use crate::protocol::cell::{Content, Key, Write};
 use crate::protocol::event::Conflict;
+use crate::protocol::shard::Shard;
 use crate::protocol::stamp::{Dot, Stamp};
 
 /// A set of writes to one key, by their place in the key's history.
@@ -44,6 +45,9 @@ struct Model {
     shows: BTreeMap<usize, usize>,
     /// Per key what came together there.
     known: BTreeMap<usize, Known>,
+    /// Whether the node has filled itself anew: it holds what others had, without each of their
+    /// writes having come.
+    refilled: bool,
 }
 
 /// The truth. See the module's documentation.
@@ -57,6 +61,12 @@ pub(super) struct Oracle {
     by_stamp: BTreeMap<Stamp, usize>,
     by_dot: BTreeMap<Dot, (usize, usize)>,
     models: Vec<Model>,
+    /// Per key the deletions.
+    deletions: BTreeMap<usize, Vec<usize>>,
+    /// Keys of which a deletion was collected anywhere.
+    collected: BTreeSet<Key>,
+    /// Names of cells that belong to the store itself.
+    reserved: BTreeSet<Dot>,
     /// Per node what it was like after each frame that its disk has.
     checkpoints: Vec<Vec<(usize, Model)>>,
     /// Per node the writes that it made, with the number of frames when they were recorded.
@@ -129,10 +139,122 @@ impl Oracle {
         record.cells.get(*cell).map(|cell| (record.stamp, cell))
     }
 
+    /// Whether the write with this stamp deleted the key.
+    pub(super) fn is_deletion(&self, key: usize, stamp: Stamp) -> bool {
+        let record = self.by_stamp.get(&stamp).map(|number| &self.records[*number]);
+        let cell = record.and_then(|record| record.cell(key));
+        cell.is_some_and(|cell| cell.content == Content::Tombstone)
+    }
+
     /// The write that a node should show for a key, and its cell.
     pub(super) fn shown(&self, node: usize, key: usize) -> Option<(&Record, &CellRecord)> {
         let record = &self.records[*self.models[node].shows.get(&key)?];
         record.cell(key).map(|cell| (record, cell))
+    }
+
+    /// A cell of this name belongs to the store itself.
+    pub(super) fn reserve(&mut self, dot: Dot) {
+        self.reserved.insert(dot);
+    }
+
+    /// Whether the cell of this name belongs to the store itself.
+    pub(super) fn is_reserved(&self, dot: Dot) -> bool {
+        self.reserved.contains(&dot)
+    }
+
+    /// Whether a node may have nothing of a key in place of a version: a deletion as great as that
+    /// was collected there.
+    pub(super) fn is_collected(&self, shard: &Shard, key: usize, stamp: Stamp) -> bool {
+        self.deletions(key).any(|(at, cell)| at >= stamp && shard.horizon().contains(cell.dot))
+    }
+
+    /// Whether something less than an acknowledged deletion may show: nothing, or, once the deletion
+    /// was collected, what its writer did not know of.
+    pub(super) fn may_pass(&self, key: usize, deleted: Stamp, shown: Option<Stamp>) -> bool {
+        let mut deletions = self.deletions(key).filter(|(at, _)| *at == deleted);
+        let Some((_, deletion)) = deletions.next() else { return false };
+        let Some(shown) = shown.and_then(|shown| self.by_stamp(shown)) else {
+            return shown.is_none();
+        };
+        self.was_collected(&self.keys[key])
+            && self.records[shown].cell(key).is_some_and(|shown| !deletion.knew(shown))
+    }
+
+    /// A node has collected deletions.
+    pub(super) fn collect(&mut self, shard: &Shard) {
+        for (key, deletions) in &self.deletions {
+            let mut cells = deletions.iter().filter_map(|number| self.records[*number].cell(*key));
+            if cells.any(|cell| shard.horizon().contains(cell.dot)) {
+                self.collected.insert(self.keys[*key].clone());
+            }
+        }
+    }
+
+    /// Whether a deletion of a key was ever collected anywhere.
+    pub(super) fn was_collected(&self, key: &Key) -> bool {
+        self.collected.contains(key)
+    }
+
+    /// The deletions of a key.
+    pub(super) fn deletions(&self, key: usize) -> impl Iterator<Item = (Stamp, &CellRecord)> {
+        let deletions = self.deletions.get(&key).into_iter().flatten();
+        let records = deletions.map(|number| &self.records[*number]);
+        records.filter_map(move |record| Some((record.stamp, record.cell(key)?)))
+    }
+
+    /// Whether the message that a node gets with this dot is passed over because of what it was
+    /// filled with.
+    pub(super) fn is_passed_over(&self, node: usize, shard: &Shard, dot: Dot) -> bool {
+        self.models[node].refilled && shard.vector().contains(dot)
+    }
+
+    /// A node has put away what it had, but for what it still shows.
+    pub(super) fn put_away(&mut self, node: usize, shard: &Shard) {
+        self.models[node] = Model { refilled: true, ..Model::default() };
+        let reader = shard.reader();
+        for key in 0..self.keys.len() {
+            let Some((stamp, _)) = reader.stamp(&self.keys[key]) else { continue };
+            let Some(number) = self.by_stamp(stamp) else { continue };
+            self.reach(node, number, key, true);
+        }
+    }
+
+    /// A node has made a write, or what is left of it, anew; `last` is the dot of its last cell.
+    pub(super) fn rewritten(
+        &mut self,
+        node: usize,
+        of: Stamp,
+        (stamp, last): (Stamp, Dot),
+        keys: &[Key],
+    ) -> Result<Vec<Conflict>, Fault> {
+        let unknown = || Fault::at(node, "invented", format!("made {of} anew, which nobody wrote"));
+        let old = self.by_stamp(of).ok_or_else(unknown)?;
+        let number = self.records.len();
+        let first = (last.seq + 1).saturating_sub(keys.len() as u64);
+        let mut record = Record { stamp, cells: Vec::new() };
+        for (at, key) in keys.iter().enumerate() {
+            let key = *self.numbers.get(key).ok_or_else(unknown)?;
+            let cell = self.records[old].cell(key).ok_or_else(unknown)?;
+            let mut past = cell.past.clone();
+            past.insert(cell.place);
+            let content = cell.content.clone();
+            let place = self.lengths[key];
+            self.lengths[key] += 1;
+            let dot = Dot { origin: last.origin, seq: first + at as u64 };
+            if self.by_dot.insert(dot, (number, at)).is_some() {
+                return Err(Fault::at(node, "dots", format!("{dot} was given to two cells")));
+            }
+            if content == Content::Tombstone {
+                self.deletions.entry(key).or_default().push(number);
+            }
+            record.cells.push(CellRecord { dot, key, place, content, past });
+        }
+        if self.by_stamp.insert(stamp, number).is_some() {
+            return Err(Fault::at(node, "dots", format!("{stamp} was given to two writes")));
+        }
+        let keys: Vec<_> = record.cells.iter().map(|cell| cell.key).collect();
+        self.records.push(record);
+        Ok(keys.into_iter().filter_map(|key| self.reach(node, number, key, true)).collect())
     }
 
     /// A node's disk has `frames` now: this is what they stand for.
@@ -178,6 +300,9 @@ impl Oracle {
             let place = self.lengths[key];
             self.lengths[key] += 1;
             let past = self.models[node].known.get(&key).cloned().unwrap_or_default();
+            if content == Content::Tombstone {
+                self.deletions.entry(key).or_default().push(number);
+            }
             record.cells.push(CellRecord { dot, key, place, content, past });
         }
         if self.by_stamp.insert(stamp, number).is_some() {
@@ -272,6 +397,13 @@ impl Oracle {
         }
         let (winner, loser) = (old.stamp.max(new.stamp), old.stamp.min(new.stamp));
         Some(Conflict { key: self.keys[key].clone(), winner, loser })
+    }
+}
+
+impl CellRecord {
+    /// Whether its writer knew of another write to the key.
+    pub(super) fn knew(&self, other: &Self) -> bool {
+        self.past.contains(other.place)
     }
 }
 

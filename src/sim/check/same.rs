@@ -17,9 +17,19 @@ pub(super) fn check(world: &World, oracle: &Oracle) -> Result<(), Fault> {
     let mut shards = world.shards();
     let Some((first, one)) = shards.next() else { return Ok(()) };
     for (node, other) in shards {
-        for (_, key) in oracle.keys() {
+        for (number, key) in oracle.keys() {
             let (here, there) = (content(one, key), content(other, key));
-            if here != there {
+            // One of the two may have collected a deletion that the other still has.
+            let collected = match (&here, &there) {
+                (None, Some((stamp, Content::Tombstone))) => {
+                    oracle.is_collected(one, number, *stamp)
+                }
+                (Some((stamp, Content::Tombstone)), None) => {
+                    oracle.is_collected(other, number, *stamp)
+                }
+                _ => false,
+            };
+            if here != there && !collected {
                 let text = format!("{key} is {there:?}, at n{} it is {here:?}", first + 1);
                 return Err(Fault::at(node, "same", text));
             }
@@ -80,6 +90,18 @@ pub(super) fn check_quiet(world: &World) -> Result<(), Fault> {
             let (outgoing, incoming) = shard.exchanges();
             let text = format!("{outgoing} deltas out and {incoming} in are left hanging");
             return Err(Fault::at(node, "quiet", text));
+        }
+    }
+    if world.plan().settings.roster {
+        for (node, shard) in world.shards() {
+            let status = shard.collection();
+            if status.tombstones > 0 {
+                let text = format!("tombstones are left: {status:?}");
+                return Err(Fault::at(node, "collected", text));
+            }
+            if shard.is_filling() {
+                return Err(Fault::at(node, "collected", "still fills itself".to_owned()));
+            }
         }
     }
     if world.plan().nodes > 1 && world.tally().of("open").messages == 0 {

@@ -49,11 +49,16 @@ impl Shown {
                 Some(now) => self.last[node].insert(key, now),
                 None => self.last[node].get(&key).copied(),
             };
-            only_up(before, now)
+            // A deletion that was collected leaves nothing, and nothing older comes in its place.
+            let collected = before.is_some_and(|(stamp, value)| {
+                !value && now.is_none() && oracle.is_collected(shard, key, stamp)
+            });
+            only_up(before.filter(|_| !collected), now)
                 .map_err(|what| Fault::at(node, "order", format!("{name}: {what}")))?;
             let Some((record, cell)) = oracle.shown(node, key) else { continue };
             match now {
                 Some((stamp, _)) if stamp == record.stamp => {}
+                None if oracle.is_collected(shard, key, record.stamp) => continue,
                 _ => {
                     let (now, best) = (now.map(|(stamp, _)| stamp), record.stamp);
                     let text = format!("{name} shows {now:?}, where {best} has reached it");

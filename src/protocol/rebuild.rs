@@ -1,0 +1,286 @@
+//! Beginning anew: what a node does that cannot trust what it has.
+//!
+//! A node that was away while tombstones were collected may have versions that they would have
+//! beaten; one whose directory was rolled back has forgotten what it told others. Such a node puts
+//! away what it has (the *attic*), takes a new origin, and fills itself from one donor. Then it makes
+//! anew, as ordinary writes, what is in the attic and nobody else has seen.
+//!
+//! What must stay true:
+//! - while it fills itself it gives nothing to anybody, and takes only the answers of one donor to
+//!   what it asked in this life. With parts of two donors it could keep a version of the one that a
+//!   tombstone, which the other has collected, had beaten; so when the donor fails, what it brought
+//!   goes up into the attic;
+//! - what clients write meanwhile is made anew as well, with stamps above all that the donor had
+//!   seen: a write with a stamp below a collected tombstone's would show at some nodes and not at
+//!   others;
+//! - it does not happen too often: two nodes that distrust each other do not do so for ever.
+//!
+//! If there is nobody left to fill from, since all others begin anew as well, what is in the attic is
+//! all there is, and is made anew after a while.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::boundary::Output;
+use super::cell::{CellWrite, Content, Field, Key, Write};
+use super::delta::{Captured, PATIENCE};
+use super::event::{Distrust, Event};
+use super::id::NodeId;
+use super::roster::State;
+use super::shard::Shard;
+use super::stamp::{Dot, Stamp};
+use super::time::Time;
+use super::version::VersionVector;
+
+/// How long after it began anew a node may do so again; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest of these pauses, and how long all must be well until they are short again.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How long a node waits for a donor while all that it is linked with begin anew as well.
+const LONELY_MAX: Duration = Duration::from_secs(30);
+
+/// What was put away, by the dots.
+pub(super) type Attic = BTreeMap<Dot, (Stamp, CellWrite)>;
+
+/// What a node that fills itself has put away, and from whom it fills itself.
+#[derive(Debug)]
+pub(super) struct Fill {
+    attic: Attic,
+    /// What was written here and given to nobody: the latest of each cell. What comes from a donor
+    /// may replace it, and be dropped again.
+    own: BTreeMap<(Key, Field), (Stamp, Dot, CellWrite)>,
+    donor: Option<(NodeId, Time)>,
+    /// Since when there is no donor.
+    lonely: Time,
+}
+
+/// When a node has begun anew.
+#[derive(Debug, Default)]
+pub(super) struct Anew {
+    last: Option<Time>,
+    pause: Duration,
+}
+
+impl Fill {
+    /// A node that goes on filling itself.
+    pub(super) fn again(attic: Attic) -> Self {
+        Self { attic, own: BTreeMap::new(), donor: None, lonely: Time::START }
+    }
+
+    /// Takes note of a write that is made while the node fills itself.
+    pub(super) fn keep(&mut self, write: &Write) {
+        let dots = (write.seq..).map(|seq| Dot { seq, ..write.dot() });
+        for (dot, cell) in dots.zip(&write.cells) {
+            if !cell.key.is_reserved() {
+                let name = (cell.key.clone(), cell.field.clone());
+                self.own.insert(name, (write.stamp, dot, cell.clone()));
+            }
+        }
+    }
+
+    pub(super) fn donor(&self) -> Option<NodeId> {
+        self.donor.map(|(donor, _)| donor)
+    }
+}
+
+impl Shard {
+    /// Whether this node fills itself anew: reads show only what has come so far.
+    pub fn is_filling(&self) -> bool {
+        self.fill.is_some()
+    }
+
+    /// Whether a new life may begin now; takes note that it does.
+    pub(super) fn may_begin_anew(&mut self, now: Time) -> bool {
+        let since = self.anew.last.map(|last| now.since(last));
+        if since.is_some_and(|since| since < self.anew.pause) {
+            return false;
+        }
+        let calm = since.is_none_or(|since| since >= PAUSE_MAX);
+        self.anew.pause =
+            if calm { PAUSE_MIN } else { (self.anew.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX) };
+        self.anew.last = Some(now);
+        true
+    }
+
+    /// Puts away what is here and begins to fill itself.
+    pub(super) fn rebuild(&mut self, now: Time, why: Distrust, output: &mut Output) {
+        if self.fill.is_some() || !self.may_begin_anew(now) {
+            return;
+        }
+        self.counters.rebuilds += 1;
+        let cells: Vec<_> =
+            self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
+        // Of what nobody was given anything, nobody knows: no new origin is needed for that.
+        let origin = self.config.origin;
+        let keeps_origin = why == Distrust::Behind
+            && !self.gave
+            && self.horizon.is_empty()
+            && cells.iter().all(|(_, dot, _)| dot.origin == origin);
+        let (mut attic, mut own) = (BTreeMap::new(), BTreeMap::new());
+        for (stamp, dot, cell) in cells {
+            if keeps_origin {
+                own.insert((cell.key.clone(), cell.field.clone()), (stamp, dot, cell));
+            } else {
+                attic.insert(dot, (stamp, cell));
+            }
+        }
+        self.fill = Some(Fill { attic, own, donor: None, lonely: now });
+        self.roster.begin_anew();
+        if !keeps_origin {
+            self.begin_life(output);
+        }
+        self.empty(output);
+        self.close_all(output);
+        self.horizon = VersionVector::default();
+        self.forget_collection();
+        output.events.push(Event::Rebuilding { why });
+        self.enroll_self(now, State::Active, output);
+        self.greet_all(now, output);
+    }
+
+    /// Drops all cells but those of the roster, and those written here that are to be kept.
+    fn empty(&mut self, output: &mut Output) {
+        let origin = self.config.origin;
+        let own = self.fill.as_ref().into_iter().flat_map(|fill| fill.own.values().cloned());
+        let roster = self.store.all().filter(|(_, _, cell)| cell.key.is_reserved());
+        let stays: Vec<_> = roster.chain(own).collect();
+        self.store.clear();
+        // Nobody else has any of these, nor ever will: what is not kept was replaced by what is.
+        let written = self.vector.origin(origin).cloned();
+        self.vector = VersionVector::default();
+        self.nothing_is_durable();
+        for (first, last) in written.iter().flat_map(|written| written.ranges()) {
+            self.vector.insert_all(origin, *first, *last);
+        }
+        let keeps_records = self.keeps_records();
+        if keeps_records {
+            output.append.emptied();
+        }
+        for (stamp, dot, cell) in stays {
+            self.vector.insert(dot);
+            if keeps_records {
+                output.append.cell(stamp, dot.seq, 0, &cell);
+            }
+            self.store.merge(stamp, dot.seq, cell);
+        }
+        if keeps_records {
+            output.append.held(&self.vector);
+            output.append.first = true;
+        }
+        self.store.forget_displaced();
+        self.exchanges = Default::default();
+    }
+
+    /// Sees to it that there is somebody to fill from.
+    pub(super) fn seek_donor(&mut self, now: Time, output: &mut Output) {
+        let Some(fill) = &self.fill else { return };
+        let useful = |shard: &Self, peer: NodeId| {
+            shard.peers.live(peer).is_some_and(|link| link.takes && !link.filling)
+        };
+        if let Some((donor, since)) = fill.donor {
+            let waits = self.exchanges.incoming.iter().any(|(from, _)| *from == donor);
+            if useful(self, donor) && (waits || now.since(since) < PATIENCE) {
+                return;
+            }
+            // What it brought does not go together with what another brings. It goes up into the attic:
+            // the donor may have been the last that had it.
+            let origin = self.config.origin;
+            let brought: Vec<_> = self
+                .store
+                .all()
+                .filter(|(_, dot, cell)| dot.origin != origin && !cell.key.is_reserved())
+                .collect();
+            if let Some(fill) = &mut self.fill {
+                let brought = brought.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell)));
+                fill.attic.extend(brought);
+            }
+            self.empty(output);
+            output.events.push(Event::Refilling);
+        }
+        let donors: Vec<_> = self.peers.ids().filter(|peer| useful(self, *peer)).collect();
+        let donor = self.rng.choice(donors);
+        let Some(fill) = &mut self.fill else { return };
+        if fill.donor.is_some() {
+            fill.lonely = now;
+        }
+        fill.donor = donor.map(|donor| (donor, now));
+        if let Some(donor) = donor {
+            self.open_round(donor, output);
+        }
+    }
+
+    /// What a node that fills itself does from time to time, instead of a round.
+    pub(super) fn go_on_filling(&mut self, now: Time, output: &mut Output) {
+        self.seek_donor(now, output);
+        let Some(fill) = &self.fill else { return };
+        if let Some((donor, _)) = fill.donor {
+            let waits = self.exchanges.incoming.iter().any(|(from, _)| *from == donor);
+            if !waits {
+                self.open_round(donor, output);
+            }
+            return;
+        }
+        let peers: Vec<_> = self.peers.ids().collect();
+        let all_fill = peers.iter().all(|peer| self.peers.live(*peer).is_some_and(|it| it.filling));
+        if all_fill && !peers.is_empty() && now.since(fill.lonely) >= LONELY_MAX {
+            let lamport = self.lamport;
+            let horizon = Some(VersionVector::default());
+            let nothing = Captured { vector: VersionVector::default(), lamport, horizon };
+            return self.finish_filling(now, nothing, output);
+        }
+        peers.into_iter().for_each(|peer| self.ask_greeting(now, peer, output));
+    }
+
+    /// Takes over what a donor held when it began to answer, now that all of it has come.
+    pub(super) fn finish_filling(&mut self, now: Time, captured: Captured, output: &mut Output) {
+        let Some(horizon) = captured.horizon else { return };
+        let Some(fill) = self.fill.take() else { return };
+        self.vector.merge(&captured.vector);
+        self.horizon = horizon;
+        if self.keeps_records() {
+            output.append.held(&captured.vector);
+            output.append.horizon(&self.horizon);
+        }
+        self.close_all(output);
+        let origin = self.config.origin;
+        let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
+        for (stamp, dot, cell) in fill.own.into_values() {
+            again.entry(stamp).or_default().push((dot, cell));
+        }
+        for (dot, (stamp, cell)) in fill.attic {
+            if !self.vector.contains(dot) {
+                let mut cell = cell;
+                cell.seen.insert(dot);
+                again.entry(stamp).or_default().push((dot, cell));
+            }
+        }
+        let mut kept = 0;
+        for (of, mut cells) in again {
+            cells.retain(|(dot, cell)| {
+                let standing = self.store.standing(&cell.key, &cell.field);
+                let greater = standing.is_some_and(|(stamp, _)| stamp > of);
+                let shows = standing.is_some_and(|(_, shows)| shows);
+                !greater && (dot.origin == origin || shows || cell.content != Content::Tombstone)
+            });
+            if cells.is_empty() {
+                continue;
+            }
+            cells.sort_by_key(|(dot, _)| *dot);
+            let cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
+            let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
+            if let super::boundary::Reply::Written { stamp, dot, .. } =
+                self.write(now, cells, 0, output)
+            {
+                kept += 1;
+                output.events.push(Event::Rewritten { of, stamp, dot, keys });
+            }
+        }
+        if self.keeps_records() {
+            output.append.filled();
+        }
+        output.events.push(Event::Rebuilt { kept });
+        self.greet_all(now, output);
+    }
+}

@@ -1,0 +1,306 @@
+//! Causal stability: when a tombstone has done its work, and what is remembered of it then.
+//!
+//! A tombstone keeps older versions of its cell from coming back, so it must stay as long as
+//! anybody may still send one. Time says nothing about that; what members report does.
+//!
+//! # The rule
+//! Every active member of the roster reports what it holds (its *row*). What is in all rows, this
+//! node's own included, is *stable*. A tombstone may go when its dot is stable **and** this node
+//! holds all that is in any row. Then every active member has it or something greater, so none has
+//! an older version; and what a member had sent before it had it is in its row, hence known here:
+//! when that comes late, it is passed over. The entries of the roster are writes, too: whom a member
+//! had let in before its report is known here, and asked for a row as well.
+//!
+//! A row counts only for the origin under which it was reported: what an earlier life had, its
+//! successor may have lost.
+//!
+//! # The horizon
+//! What was stable when tombstones were collected is added to the *horizon*. Who does not hold all
+//! of it may have versions that those tombstones would have beaten, and is not let in (`roster`).
+//!
+//! Left out: passing rows on for others. Every member asks every other one, which is n² reports per
+//! burst of deletions.
+//!
+//! Sources: Baquero, Almeida and Shoker 2017, "Pure Operation-Based Replicated Data Types", for
+//! causal stability; Wuu and Bernstein 1984, "Efficient Solutions to the Replicated Log and
+//! Dictionary Problems", for tables of what others hold.
+
+use std::time::Duration;
+
+use super::boundary::{Lane, Output};
+use super::digest::{Digest, DigestHash};
+use super::event::Event;
+use super::id::{NodeId, Origin};
+use super::message::Message;
+use super::shard::Shard;
+use super::stamp::Dot;
+use super::time::Time;
+use super::version::VersionVector;
+
+/// How many tombstones are looked at in one waking: about a millisecond's work.
+const SLICE_MAX: usize = 4_096;
+
+/// How long clients and peers have the node for themselves between two slices.
+const SLICE_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a member has reported.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) origin: Origin,
+    pub(super) vector: VersionVector,
+}
+
+/// Why a member holds up the collection of tombstones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// There is no link to it.
+    Down,
+    /// It has not yet reported what is here, or has something that is not.
+    Behind,
+}
+
+/// How the collection of tombstones gets on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CollectionStatus {
+    /// How many tombstones wait.
+    pub tombstones: usize,
+    /// Whom they wait for: since when it is away, if it is, and why.
+    pub blocked_by: Vec<(NodeId, Option<Time>, Reason)>,
+}
+
+/// What is known to be durable here, of what is held.
+#[derive(Debug, Default)]
+pub(super) struct Durable {
+    vector: VersionVector,
+    /// What will be, once this number is called.
+    asked: Option<(u64, VersionVector)>,
+    token: u64,
+}
+
+impl Durable {
+    /// All that a shard has risen with.
+    pub(super) fn of(vector: VersionVector) -> Self {
+        Self { vector, asked: None, token: 0 }
+    }
+}
+
+/// The collection that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Collection {
+    /// When to look next.
+    pub(super) next: Option<Time>,
+    /// What is stable, and the first dot that has not been looked at.
+    slice: Option<(VersionVector, Dot)>,
+}
+
+impl Shard {
+    /// Up to where tombstones were collected.
+    pub fn horizon(&self) -> &VersionVector {
+        &self.horizon
+    }
+
+    /// How the collection of tombstones gets on.
+    pub fn collection(&self) -> CollectionStatus {
+        let tombstones = self.store.tombstones();
+        let mut status = CollectionStatus { tombstones, blocked_by: Vec::new() };
+        if tombstones == 0 || !self.config.roster {
+            return status;
+        }
+        for (node, origin) in self.roster.actives().filter(|(node, _)| *node != self.config.node) {
+            let since = self.roster.away.get(&node).copied();
+            let row = self.row(node, origin);
+            if row.is_some_and(|row| row == &self.vector) {
+                continue;
+            }
+            let down = self.peers.live(node).is_none();
+            status.blocked_by.push((node, since, if down { Reason::Down } else { Reason::Behind }));
+        }
+        status
+    }
+
+    fn row(&self, node: NodeId, origin: Origin) -> Option<&VersionVector> {
+        let row = self.roster.rows.get(&node)?;
+        (row.origin == origin).then_some(&row.vector)
+    }
+
+    /// What this node holds for good, and may tell the others to hold.
+    pub(super) fn reportable(&self) -> &VersionVector {
+        if self.keeps_records() { &self.durable.vector } else { &self.vector }
+    }
+
+    /// Asks to be told when what is here now is durable, unless that is known or asked already.
+    fn make_reportable(&mut self, output: &mut Output) {
+        let known = self.durable.vector == self.vector || self.durable.asked.is_some();
+        if !self.keeps_records() || known || output.append.tell.is_some() {
+            return;
+        }
+        self.durable.token += 1;
+        self.durable.asked = Some((self.durable.token, self.vector.clone()));
+        output.append.tell = Some(self.durable.token);
+    }
+
+    /// What was there when this number was given out is durable now.
+    pub(super) fn made_durable(&mut self, token: u64) {
+        if let Some((_, vector)) = self.durable.asked.take_if(|(asked, _)| *asked == token) {
+            self.durable.vector = vector;
+        }
+    }
+
+    /// Forgets what was durable, as it is not here any more.
+    pub(super) fn nothing_is_durable(&mut self) {
+        self.durable.vector = VersionVector::default();
+        self.durable.asked = None;
+    }
+
+    /// Reports to a peer and asks for its report, as far as there is news and tombstones wait for it.
+    pub(super) fn exchange_reports(&mut self, peer: NodeId, output: &mut Output) {
+        if self.store.tombstones() == 0 || !self.config.roster || self.fill.is_some() {
+            return;
+        }
+        self.make_reportable(output);
+        let Some(origin) = self.roster.active(peer) else { return };
+        let known = self.row(peer, origin).map(DigestHash::of).unwrap_or_default();
+        let wants = (known != DigestHash::of(&self.vector)).then_some(known);
+        self.report(peer, None, wants, output);
+    }
+
+    /// Tells a peer what this node holds, unless it was told or `has` it.
+    fn report(
+        &mut self,
+        peer: NodeId,
+        has: Option<DigestHash>,
+        wants: Option<DigestHash>,
+        output: &mut Output,
+    ) {
+        let hash = DigestHash::of(self.reportable());
+        let Some(link) = self.peers.live(peer).filter(|link| link.takes && link.gives) else {
+            return;
+        };
+        let known = has.or(link.reported);
+        let vector = (known != Some(hash)).then(|| Digest(self.reportable().to_send()));
+        if vector.is_none() && wants.is_none() {
+            return;
+        }
+        if let (Some(link), true) = (self.peers.live_mut(peer), vector.is_some()) {
+            link.reported = Some(hash);
+            self.gave = true;
+        }
+        self.sender().send(peer, Lane::Push, Message::Report { vector, wants }, output);
+    }
+
+    pub(super) fn receive_report(
+        &mut self,
+        peer: NodeId,
+        origin: Origin,
+        vector: Option<Digest>,
+        wants: Option<DigestHash>,
+        output: &mut Output,
+    ) {
+        if self.roster.active(peer) != Some(origin) {
+            return;
+        }
+        if let Some(Digest(vector)) = vector {
+            match self.roster.rows.get_mut(&peer) {
+                Some(row) if row.origin == origin => row.vector.merge(&vector),
+                _ => drop(self.roster.rows.insert(peer, Row { origin, vector })),
+            }
+        }
+        if let Some(has) = wants {
+            self.make_reportable(output);
+            self.report(peer, Some(has), None, output);
+        }
+    }
+
+    /// When to look for tombstones to collect next.
+    pub(super) fn collection_deadline(&self) -> Option<Time> {
+        self.collection.next
+    }
+
+    /// Sees to it that tombstones are looked at from time to time, as long as there are any.
+    pub(super) fn schedule_collection(&mut self, now: Time) {
+        if self.store.tombstones() == 0 {
+            self.collection.next = None;
+        } else if self.collection.next.is_none() {
+            self.collection.next = Some(now + self.config.interval);
+        }
+    }
+
+    /// Collects tombstones, if the time has come and everybody has them.
+    pub(super) fn collect(&mut self, now: Time, output: &mut Output) {
+        if self.collection.next.is_none_or(|at| at > now) {
+            return;
+        }
+        self.collection.next = Some(now + self.config.interval);
+        if self.fill.is_some() {
+            self.collection.slice = None;
+            return;
+        }
+        if self.collection.slice.is_none() {
+            self.retire_the_lost(now, output);
+            let Some(stable) = self.stable() else { return };
+            self.collection.slice = Some((stable, Dot { origin: Origin(0), seq: 0 }));
+        }
+        let Some((stable, from)) = self.collection.slice.take() else { return };
+        let slice: Vec<Dot> = self.store.tombstones_from(from).take(SLICE_MAX).collect();
+        let ready: Vec<Dot> = slice.iter().copied().filter(|dot| stable.contains(*dot)).collect();
+        if !ready.is_empty() {
+            // Before the first of them is gone.
+            self.horizon.merge(&stable);
+            if self.keeps_records() {
+                output.append.horizon(&stable);
+            }
+            let count = ready.iter().filter(|dot| self.store.collect(**dot)).count();
+            self.counters.tombstones_collected += count as u64;
+            output.events.push(Event::Collected { count });
+        }
+        if let Some(last) = slice.get(SLICE_MAX - 1) {
+            let next = Dot { seq: last.seq.saturating_add(1), ..*last };
+            self.collection.slice = Some((stable, next));
+            self.collection.next = Some(now + SLICE_PAUSE);
+        }
+    }
+
+    /// What every active member holds, if all of what they hold is here.
+    fn stable(&self) -> Option<VersionVector> {
+        let mut stable = self.reportable().clone();
+        for (node, origin) in self.roster.actives() {
+            if node == self.config.node {
+                continue;
+            }
+            let row = self.row(node, origin)?;
+            if !self.vector.covers(row) {
+                return None;
+            }
+            stable = stable.intersection(row);
+        }
+        Some(stable)
+    }
+
+    /// Retires members that have been away too long.
+    ///
+    /// Only where more than half of the members are linked: of two sides of a partition that retired
+    /// each other, one has to begin anew, and deletions that it has collected meanwhile are lost. So
+    /// at the most one side does it by itself; where neither can, a person decides.
+    fn retire_the_lost(&mut self, now: Time, output: &mut Output) {
+        let is_here = |node: NodeId| node == self.config.node || self.peers.live(node).is_some();
+        let here = self.roster.actives().filter(|(node, _)| is_here(*node)).count();
+        let is_majority = 2 * here > self.roster.actives().count();
+        let others = self.roster.actives().map(|(node, _)| node);
+        let others: Vec<_> = others.filter(|node| *node != self.config.node).collect();
+        for node in others {
+            if self.peers.live(node).is_some() {
+                self.roster.away.remove(&node);
+                continue;
+            }
+            let since = *self.roster.away.entry(node).or_insert(now);
+            if is_majority && now.since(since) >= self.config.retire_after {
+                self.retire(now, node, output);
+            }
+        }
+    }
+
+    /// Forgets a collection under way.
+    pub(super) fn forget_collection(&mut self) {
+        self.collection = Collection::default();
+    }
+}

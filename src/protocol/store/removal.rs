@@ -1,0 +1,77 @@
+//! Taking cells out of the store: tombstones that have done their work, and all that is there when a
+//! node fills itself anew. The books are kept as for merges; see the laws in `store`.
+
+use super::super::cell::{CellWrite, Field};
+use super::super::stamp::{Dot, Stamp};
+use super::super::version::VersionVector;
+use super::{Books, Store};
+
+impl Store {
+    /// Forgets every cell, in place: readers see the empty store.
+    pub(in crate::protocol) fn clear(&mut self) {
+        self.map.clear();
+        self.keys.clear();
+        self.free.clear();
+        self.books = Books::default();
+    }
+
+    /// Removes the tombstone that `dot` names, if it is kept; says whether it was.
+    ///
+    /// Nothing takes its place, and nothing is told to be displaced: whoever calls this knows that
+    /// nobody is owed the tombstone.
+    pub(in crate::protocol) fn collect(&mut self, dot: Dot) -> bool {
+        if !self.books.tombstones.contains(&dot) {
+            return false;
+        }
+        let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
+        let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
+        let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
+        let field = entry.cells().find(|(_, cell)| cell.dot() == dot).map(|(field, _)| field);
+        let field = field.map(|field| field.cloned().unwrap_or_default());
+        let field = field.expect("the index names only cells that are kept");
+        if let Some(old) = entry.take(&field) {
+            self.books.strike(&key, &field, &old);
+        }
+        let is_empty = entry.cells().next().is_none();
+        drop(entry);
+        if is_empty {
+            self.map.remove(&*key);
+            self.keys[slot.0 as usize] = None;
+            self.free.push(slot);
+        }
+        true
+    }
+
+    /// Removes all tombstones whose dots are in `horizon`.
+    pub(in crate::protocol) fn collect_all(&mut self, horizon: &VersionVector) {
+        let dots = self.books.tombstones.iter().filter(|dot| horizon.contains(**dot));
+        let dots: Vec<Dot> = dots.copied().collect();
+        for dot in dots {
+            self.collect(dot);
+        }
+    }
+
+    /// Every cell that is kept, in the order of the slots and fields.
+    pub(in crate::protocol) fn all(&self) -> impl Iterator<Item = (Stamp, Dot, CellWrite)> {
+        self.keys.iter().flatten().flat_map(|key| {
+            let entry = self.map.get(&**key).expect("a slot's key is kept");
+            let cells = entry.cells().map(|(field, cell)| {
+                let field = field.cloned().unwrap_or_default();
+                let (content, seen) = (cell.content.clone(), cell.seen.clone());
+                (cell.stamp(), cell.dot(), CellWrite { key: key.clone(), field, content, seen })
+            });
+            cells.collect::<Vec<_>>()
+        })
+    }
+
+    /// What stands where a cell of this name would come: the greatest stamp that covers it, and
+    /// whether anything shows there.
+    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<(Stamp, bool)> {
+        let entry = self.map.get(key)?;
+        let own = entry
+            .cells()
+            .filter(|(name, _)| field.is_whole_key() || name.is_none_or(|name| name == field));
+        let stamp = own.map(|(_, cell)| cell.stamp()).max()?;
+        Some((stamp, entry.is_live()))
+    }
+}
