@@ -19,7 +19,7 @@ use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
-use super::status::{MessageCount, Sent};
+use super::status::{Damaged, MessageCount, Sent};
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
     Sent as Queued,
@@ -42,10 +42,6 @@ const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a peer that misbehaved is kept out.
 const QUARANTINE: Duration = Duration::from_secs(60);
-
-/// How often at the most it is said that frames were dropped: a peer that sends nothing but rubbish
-/// must not fill the disk with our words.
-const FRAME_WORDS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// No deadline: later than any clock of ours shows.
 const NEVER: u64 = u64::MAX;
@@ -114,9 +110,7 @@ pub(super) struct Inner {
     pub(super) asked: Asked,
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
-    frames_damaged: AtomicU64,
-    /// When it may be said again that a frame was dropped, in nanoseconds of the clock.
-    frame_words_at: AtomicU64,
+    damaged: Damaged,
 }
 
 /// The shard and the output that its inputs share.
@@ -188,8 +182,7 @@ impl Node {
             asked: Asked::default(),
             durable,
             sent: Sent::default(),
-            frames_damaged: AtomicU64::new(0),
-            frame_words_at: AtomicU64::new(0),
+            damaged: Damaged::default(),
             config,
         });
         if let Some(durable) = &inner.durable {
@@ -547,8 +540,7 @@ impl Inner {
                 }
                 Ok(envelope) => self.handle(Input::Message(peer, envelope)),
                 Err(error) => {
-                    let count = self.frames_damaged.fetch_add(1, Ordering::Relaxed) + 1;
-                    if self.may_speak_of_frames() {
+                    if let Some(count) = self.damaged.count(self.now()) {
                         log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");
                     }
                 }
@@ -589,24 +581,12 @@ impl Inner {
         }
     }
 
-    /// Whether it is time again to say that a frame was dropped.
-    fn may_speak_of_frames(&self) -> bool {
-        let now = self.now();
-        let next = self.frame_words_at.load(Ordering::Relaxed);
-        let after = (now + FRAME_WORDS_INTERVAL).as_nanos();
-        now.as_nanos() >= next
-            && self
-                .frame_words_at
-                .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-
     fn is_crowded(&self) -> bool {
         self.durable.as_ref().is_some_and(Durable::is_crowded)
     }
 
     pub(super) fn frames_damaged(&self) -> u64 {
-        self.frames_damaged.load(Ordering::Relaxed)
+        self.damaged.frames()
     }
 }
 
