@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use common::{Finished, finish, quorumor};
 
 fn run(arguments: &[&str]) -> Finished {
-    finish(quorumor().args(arguments))
+    // A peer that gets as far as its data directory makes it where it is started.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    finish(quorumor().args(arguments).current_dir(folder.path()))
 }
 
 /// The program ends with this code and says each of these words on standard error.
