@@ -44,7 +44,7 @@ use crate::storage::{
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// The small file with the key that gives a node its id.
-const IDENTITY_BLOB: &str = "identity";
+pub(super) const IDENTITY_BLOB: &str = "identity";
 
 /// How long the journal may become before the state is written anew, however large the state is:
 /// what a start reads in half a second.
@@ -419,6 +419,9 @@ impl Node {
 
     /// Why clients' writes are refused now, in words; `None` while they are taken.
     pub fn refuses_writes(&self) -> Option<String> {
+        if self.inner().leaving.has_begun() {
+            return Some("the node is leaving the cluster".to_owned());
+        }
         let durable = self.inner().durable.as_ref()?;
         match durable.state() {
             State::Open => None,
