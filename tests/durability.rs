@@ -97,7 +97,7 @@ fn interval_keeps_a_beginning() {
     assert!(begun.iter().any(|(_, kept)| *kept > 0), "{begun:?}");
 }
 
-/// A node that ends in order keeps everything, and goes on as the same writer.
+/// A node that ends in order keeps everything; each life writes as another origin.
 #[test]
 fn an_orderly_end_loses_nothing() {
     let mut node = NodeProcess::start("orderly", &[]);
@@ -107,11 +107,10 @@ fn an_orderly_end_loses_nothing() {
     node.end();
     node.start_again(&[]);
     assert_eq!(node.ask(&["GET", "k"]), Reply::Bulk("v".into()));
-    assert_eq!(origin(&node), before);
+    assert_ne!(origin(&node), before, "the directory might be a copy");
     node.kill();
     node.start_again(&[]);
     assert_eq!(node.ask(&["GET", "k"]), Reply::Bulk("v".into()));
-    assert_ne!(origin(&node), before, "peers may hold more of the old one than it remembers");
 }
 
 /// In memory only: gone with the process, and filled by the others.

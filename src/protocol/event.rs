@@ -96,6 +96,13 @@ pub enum Event {
         /// How many writes were made anew.
         kept: usize,
     },
+    /// Everything has been compared with what a peer has, and mended.
+    Repaired {
+        /// The peer.
+        peer: NodeId,
+        /// How many cells were mended here.
+        cells: usize,
+    },
     /// A peer sent what no correct peer sends; nothing of it was applied.
     Quarantined {
         /// The peer.

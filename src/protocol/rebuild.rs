@@ -167,7 +167,6 @@ impl Shard {
         }
         if keeps_records {
             output.append.held(&self.vector);
-            output.append.first = true;
         }
         self.store.forget_displaced();
         self.exchanges = Default::default();

@@ -35,14 +35,11 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
 
-/// What is to be made durable, before anything else of an output is done.
+/// What is to be made durable. Where answers wait for that, those of the same output do.
 #[derive(Debug, Default, Clone)]
 pub struct Append {
     /// Records, one behind the other: durable together or not at all.
     pub records: Vec<u8>,
-    /// Whether the rest of the output must wait until the records are durable, even where writes
-    /// are otherwise answered before.
-    pub first: bool,
     /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
     /// before them are durable.
     pub tell: Option<u64>,
@@ -77,7 +74,7 @@ pub enum RecordError {
 pub(super) enum Record {
     /// A life as a writer begins.
     Begin(Begin),
-    /// A life ended in order: nothing was sent that is not recorded.
+    /// A life ended in order: no counter was used that is not recorded.
     End,
     /// No stamp has a greater counter unless a later record says so.
     Ceiling(Lamport),
@@ -103,8 +100,6 @@ pub(super) enum Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Begin {
     pub(super) incarnation: u64,
-    /// Whether everything is durable before it is sent.
-    pub(super) durable_first: bool,
 }
 
 /// A cell that took its place.
@@ -156,7 +151,6 @@ impl Append {
             self.records = Vec::new();
         }
         self.records.clear();
-        self.first = false;
         self.tell = None;
         self.last = None;
     }

@@ -261,6 +261,11 @@ impl Shard {
         }
     }
 
+    /// Since when a member is away, as far as this node has noticed.
+    pub fn away_since(&self, node: NodeId) -> Option<Time> {
+        self.roster.away.get(&node).copied()
+    }
+
     /// How strong this node's side is.
     fn rank(&self) -> Rank {
         let first = self.roster.actives().map(|(node, _)| node).min();
@@ -559,7 +564,6 @@ impl Shard {
         self.config.origin = Origin::of(self.config.node, self.config.incarnation);
         if self.keeps_records() {
             self.export_life(&mut output.append);
-            output.append.first = true;
         }
         self.seq = 0;
         self.gave = false;

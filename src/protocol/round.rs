@@ -70,8 +70,7 @@ impl Shard {
         if ours.0 == hash {
             self.counters.rounds_equal += 1;
             if ours.1 != fingerprint {
-                self.counters.damage += 1;
-                output.events.push(Event::Damage { peer, hash });
+                self.differ(now, peer, hash, output);
             }
             return;
         }
@@ -215,6 +214,7 @@ impl Shard {
         output: &mut Output,
     ) {
         let writes = std::mem::take(&mut chunk.writes);
+        self.compare(peer, round, &writes, output);
         let Some(merged) = self.apply(peer, writes, output) else { return };
         let missing = merged.iter().filter(|merge| **merge != Merge::Known).count();
         if let Some(Digest(theirs)) = digest {
@@ -245,6 +245,7 @@ impl Shard {
             }
             self.counters.deltas_filled += 1;
             output.events.push(Event::Filled { peer, round, writes: incoming.writes });
+            self.compared(peer, round, output);
         }
         // After the only part there is no stream to end.
         if !last || number > 0 {

@@ -34,6 +34,7 @@ use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
 use super::record::{Append, Begin};
 use super::recovery::{Recording, Rising};
+use super::repair::Repair;
 use super::roster::{Roster, State};
 use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
@@ -75,6 +76,7 @@ pub struct Shard {
     pub(super) collection: Collection,
     /// What it is about while this node fills itself anew.
     pub(super) fill: Option<Fill>,
+    pub(super) repair: Repair,
     pub(super) anew: Anew,
     /// Whether somebody showed more of this origin than is known here.
     pub(super) forgot: bool,
@@ -121,8 +123,7 @@ impl Shard {
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
             roster: Roster::of(&config, &store),
-            // What an earlier life said, others may have heard.
-            gave: !vector.is_empty(),
+            gave: false,
             durable: Durable::of(vector.clone()),
             config,
             epoch: Epoch(0),
@@ -143,6 +144,7 @@ impl Shard {
             horizon,
             collection: Collection::default(),
             fill: attic.map(Fill::again),
+            repair: Repair::default(),
             anew: Anew::default(),
             forgot: false,
             #[cfg(test)]
@@ -259,9 +261,7 @@ impl Shard {
 
     /// Records who this node is as a writer, for a snapshot of its own.
     pub fn export_life(&self, append: &mut Append) {
-        let Config { incarnation, durability, .. } = self.config;
-        let durable_first = durability == Durability::Always;
-        append.begin(Begin { incarnation, durable_first });
+        append.begin(Begin { incarnation: self.config.incarnation });
         append.ceiling(self.recording.ceiling());
     }
 
@@ -377,7 +377,6 @@ impl Shard {
         self.seq = last;
         if self.keeps_records() {
             self.recording.reserve(lamport, &mut output.append);
-            output.append.first |= self.config.durability == Durability::Always;
         }
         self.counters.writes_local += 1;
         if self.config.eager {
@@ -942,6 +941,28 @@ mod tests {
         cluster.handle(1, Input::Message(NodeId(1), envelope));
         assert!(cluster.is_converged());
         assert_eq!(cluster.value(1, "a").as_deref(), Some("6"));
+    }
+
+    /// What a bad memory took away or changed comes back from a peer, and both agree again.
+    #[test]
+    fn damage_is_found_and_mended() {
+        for (spoilt, kept) in [(None, "v"), (Some("spoilt"), "either")] {
+            let mut cluster = Cluster::new(2, |config| config.interval = Duration::from_secs(1));
+            for key in 0..10 {
+                cluster.set(key % 2, &format!("k{key}"), "v");
+            }
+            cluster.pass(Duration::from_secs(5));
+            assert!(cluster.is_converged());
+            cluster.shards[0].store.spoil(b"k3", spoilt.map(str::as_bytes));
+            assert!(!cluster.is_converged(), "the fingerprint shows it");
+            cluster.pass(Duration::from_secs(30));
+            assert!(cluster.is_converged(), "mended: {spoilt:?}");
+            let shown: Vec<_> = (0..2).map(|at| cluster.value(at, "k3")).collect();
+            assert_eq!(shown[0], shown[1]);
+            assert!(kept == "either" || shown[0].as_deref() == Some(kept), "{shown:?}");
+            let mended = |event: &Event| matches!(event, Event::Repaired { cells: 1, .. });
+            assert!(cluster.events.iter().any(mended));
+        }
     }
 
     #[test]

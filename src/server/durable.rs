@@ -1,17 +1,14 @@
 //! What a node makes durable, what waits for that, and what it refuses while it cannot.
 //!
-//! A shard's records go to the journal before anything else of its output is done. Where nobody may
-//! hear of a write before it is durable (always with [`Durability::Always`], otherwise only when
-//! counters are reserved), messages and replies are parked, in order, until the journal's syncing
-//! thread says that it has come so far; that thread sends them itself. So one sync serves all
-//! clients and peers that wait, and no task is woken in between but the clients' own.
+//! A shard's records go to the journal before anything else of its output is done. With
+//! [`Durability::Always`] clients are answered when the journal has synced so far: the answer waits,
+//! not the connection's reader. Messages do not wait: what a peer gets to know of a write that is then
+//! lost here comes back from that peer, as the next life of this node is another origin.
 //!
 //! # When the journal takes nothing
 //! On a full disk, and after a failed write or sync, clients' writes are refused with the reason;
-//! reads and gossip go on, in memory. There is one exception: a write of this node that is not
-//! durable and now will not be must not get around under a name that this node forgets in a crash,
-//! so until a snapshot has it, nothing is sent. When there is room again a snapshot is written, and
-//! then writes are taken again. A failed sync is never tried again: that lasts until a restart.
+//! reads and gossip go on, in memory. When there is room again a snapshot is written, and then writes
+//! are taken again. A failed sync is never tried again: that lasts until a restart.
 //!
 //! # Snapshots
 //! When the journal since the last snapshot is longer than the state, or has reached a bound, the
@@ -29,7 +26,7 @@ use parking_lot::Mutex;
 
 use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
-use crate::protocol::boundary::{Input, Output, Reply, Request, Send, Token};
+use crate::protocol::boundary::{Input, Output, Request, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
@@ -98,7 +95,7 @@ pub(super) struct Durable {
     /// Whether the journal takes records, and so clients their writes.
     is_open: AtomicBool,
     state: Mutex<State>,
-    queue: Mutex<Queue>,
+    tells: Mutex<Tells>,
     /// The node, once it runs; told by the syncing thread.
     node: Arc<OnceLock<Weak<Inner>>>,
     recovered: Recovered,
@@ -114,23 +111,12 @@ pub(super) struct Recovered {
     pub(super) took: Duration,
 }
 
-/// What waits for a sync.
+/// What the shard wants to be told of.
 #[derive(Debug, Default)]
-struct Queue {
-    /// The last of all.
+struct Tells {
+    /// The last that was appended.
     last: Position,
-    /// Nothing may be sent before this is durable.
-    barrier: Position,
-    parked: VecDeque<Parked>,
-    /// What the shard wants to be told of.
-    tells: VecDeque<(Position, u64)>,
-}
-
-#[derive(Debug)]
-struct Parked {
-    until: Position,
-    sends: Vec<Send>,
-    replies: Vec<(Token, Reply)>,
+    waiting: VecDeque<(Position, u64)>,
 }
 
 /// A node's shard and identity as its directory has them.
@@ -233,7 +219,7 @@ pub(super) fn rise(
         journal,
         durability: storage.durability,
         sync_interval: storage.sync_interval,
-        queue: Mutex::default(),
+        tells: Mutex::default(),
         node: slot,
         recovered: Recovered { cells, took },
         snapshotting: AtomicBool::new(false),
@@ -249,50 +235,32 @@ impl Durable {
         let _ = self.node.set(node);
     }
 
-    /// Appends an output's records. If nobody may hear of them before they are durable, its messages
-    /// and replies are kept here, and the place in the journal is answered that they wait for.
-    pub(super) fn append(&self, output: &mut Output) -> Option<Position> {
-        let append = &mut output.append;
-        let mut queue = self.queue.lock();
-        if !append.records.is_empty() {
+    /// Appends an output's records; the place in the journal that the answers to clients wait for, if
+    /// they do.
+    pub(super) fn append(&self, append: &mut Append) -> Option<Position> {
+        let mut waits = None;
+        if !append.records.is_empty() || append.tell.is_some() {
+            // Locked until all is appended, so that places are in the order of the shard's outputs.
+            let mut tells = self.tells.lock();
             for piece in append.pieces(PIECE_BYTES_MAX) {
-                queue.last = self.journal.append(piece);
+                tells.last = self.journal.append(piece);
             }
-            if append.first {
-                queue.barrier = queue.last;
+            let last = tells.last;
+            if let Some(token) = append.tell {
+                tells.waiting.push_back((last, token));
+                let node = self.node.get().and_then(Weak::upgrade);
+                if let Some(inner) = node.filter(|_| last <= self.journal.durable()) {
+                    // No sync will come for it; and the shard is locked here.
+                    async_std::task::spawn(async move { inner.released(last) });
+                }
             }
-            if self.durability == Durability::Always {
+            if self.durability == Durability::Always && !append.records.is_empty() {
                 self.sync_soon();
-            }
-        }
-        if let Some(token) = append.tell {
-            let last = queue.last;
-            queue.tells.push_back((last, token));
-            let node = self.node.get().and_then(Weak::upgrade);
-            if let Some(inner) = node.filter(|_| last <= self.journal.durable()) {
-                // No sync will come for it; and the shard is locked here.
-                async_std::task::spawn(async move { inner.released(last) });
+                waits = Some(last);
             }
         }
         append.reuse();
-        let until = queue.barrier;
-        if until <= self.journal.durable() {
-            return None;
-        }
-        if !self.is_open.load(Ordering::Acquire) {
-            // See the module's documentation: it would get around and be forgotten.
-            output.send.clear();
-            return Some(until);
-        }
-        if !output.send.is_empty() || !output.reply.is_empty() {
-            let sends = std::mem::take(&mut output.send);
-            let replies = std::mem::take(&mut output.reply);
-            queue.parked.push_back(Parked { until, sends, replies });
-        }
-        if self.durability != Durability::Always {
-            self.journal.sync_now();
-        }
-        Some(until)
+        waits
     }
 
     /// Has the journal synced when all clients and peers that are ready by now have had their turn:
@@ -340,15 +308,10 @@ impl Durable {
         self.sync_interval
     }
 
-    /// Takes note of what the journal can do; what waited for a sync that will not come is dropped:
-    /// clients are told by whoever answers them, and rounds make good for messages.
+    /// Takes note of what the journal can do.
     fn changed(&self, state: &State) {
-        let is_open = *state == State::Open;
-        self.is_open.store(is_open, Ordering::Release);
+        self.is_open.store(*state == State::Open, Ordering::Release);
         *self.state.lock() = state.clone();
-        if !is_open {
-            self.queue.lock().parked.clear();
-        }
     }
 
     /// Whether the state should be written anew.
@@ -362,21 +325,12 @@ impl Inner {
     /// The journal has come so far; called by its syncing thread.
     fn released(&self, position: Position) {
         let Some(durable) = &self.durable else { return };
-        let mut tells: Vec<u64> = Vec::new();
-        {
-            let mut queue = durable.queue.lock();
-            let ready = queue.parked.partition_point(|one| one.until <= position);
-            for parked in queue.parked.drain(..ready) {
-                // With the queue locked, so that nothing overtakes it.
-                parked.sends.into_iter().for_each(|send| self.send_one(send));
-                for (token, reply) in parked.replies {
-                    self.asked.answer(token, reply);
-                }
-            }
-            let ready = queue.tells.partition_point(|tell| tell.0 <= position);
-            tells.extend(queue.tells.drain(..ready).map(|tell| tell.1));
-        }
-        for token in tells {
+        let ready: Vec<_> = {
+            let mut tells = durable.tells.lock();
+            let ready = tells.waiting.partition_point(|tell| tell.0 <= position);
+            tells.waiting.drain(..ready).collect()
+        };
+        for (_, token) in ready {
             self.made_durable(token);
         }
     }

@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, as this node sees it, and leaving it.
 //!
-//! [`Node::members`] is the one place that says who there is; commands and pages show it. Today a node
-//! knows itself and the peers with which a link is up: whoever is down is not remembered.
+//! [`Node::members`] is the one place that says who there is; commands and pages show it: the roster,
+//! which every node has, and the links, which are this node's own.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,9 @@ use event_listener::Event as Signal;
 use serde::Serialize;
 
 use super::node::Node;
+use crate::protocol::boundary::Reply;
 use crate::protocol::id::NodeId;
+use crate::protocol::roster::State;
 use crate::protocol::stamp::Dot;
 use crate::protocol::version::Intervals;
 
@@ -72,6 +74,12 @@ pub enum MemberError {
     Itself {
         /// Its id.
         node: NodeId,
+    },
+    /// The node takes no writes now.
+    #[error("nothing can be written now: {why}")]
+    Unwritable {
+        /// Why not.
+        why: String,
     },
     /// It is up.
     #[error(
@@ -155,7 +163,32 @@ impl Node {
             since_seconds: Some(peer.since.elapsed().as_secs_f64()),
             round_trip_ms: Some(peer.round_trip.as_secs_f64() * 1e3),
         });
-        [this].into_iter().chain(peers).collect()
+        let mut members: Vec<MemberStatus> = peers.collect();
+        let now = self.now();
+        let entered = self.enter();
+        for (node, member) in entered.shard().members().filter(|(node, _)| *node != self.id()) {
+            let state = match member.state {
+                State::Active => MemberState::Down,
+                State::Retired => MemberState::Retired,
+                State::Left => MemberState::Left,
+            };
+            let id = node.to_string();
+            if members.iter().all(|known| known.node != id) {
+                let since = entered.shard().away_since(node).map(|since| now.since(since));
+                members.push(MemberStatus {
+                    node: id,
+                    name: member.name.clone(),
+                    address: None,
+                    state,
+                    this: false,
+                    since_seconds: since.map(|since| since.as_secs_f64()),
+                    round_trip_ms: None,
+                });
+            }
+        }
+        drop(entered);
+        members.sort_by(|one, other| one.node.cmp(&other.node));
+        [this].into_iter().chain(members).collect()
     }
 
     /// The one member whose id begins with these digits.
@@ -181,7 +214,14 @@ impl Node {
         if member.state == MemberState::Up {
             return Err(MemberError::IsUp { node, name: member.name });
         }
-        Ok(member)
+        match self.enter().retire(node) {
+            Reply::Written { .. } => Ok(MemberStatus { state: MemberState::Retired, ..member }),
+            Reply::Unwritable => {
+                Err(MemberError::Unwritable { why: self.refuses_writes().unwrap_or_default() })
+            }
+            _ if member.state == MemberState::Retired => Ok(member),
+            _ => Err(MemberError::Unknown { wanted: wanted.to_owned() }),
+        }
     }
 
     /// Leaves the cluster: takes no more writes, and waits until a peer holds all that this node has
@@ -219,18 +259,23 @@ impl Node {
 
     async fn hand_over(&self, within: Duration) -> Result<(), LeaveError> {
         let deadline = Instant::now() + within;
-        let (peers, last) = {
-            let entered = self.enter();
-            let shard = entered.shard();
-            let origin = shard.config().origin;
-            let seq = shard.vector().origin(origin).map_or(0, Intervals::last);
-            (shard.peers().count(), Dot { origin, seq })
-        };
-        if peers == 0 {
+        if self.enter().shard().peers().count() == 0 {
             return Err(LeaveError::Alone);
         }
-        if last.seq > 0 && self.wait(last, 1, Some(deadline)).await == 0 {
-            return Err(LeaveError::NotCovered { within });
+        // First what it has written, then that it goes: nobody may forget it before.
+        for says_so in [false, true] {
+            if says_so {
+                self.enter().leave();
+            }
+            let last = {
+                let entered = self.enter();
+                let origin = entered.shard().config().origin;
+                let held = entered.shard().vector().origin(origin);
+                Dot { origin, seq: held.map_or(0, Intervals::last) }
+            };
+            if last.seq > 0 && self.wait(last, 1, Some(deadline)).await == 0 {
+                return Err(LeaveError::NotCovered { within });
+            }
         }
         Ok(())
     }

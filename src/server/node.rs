@@ -313,6 +313,19 @@ impl Entered<'_> {
         self.request(Request::Delete(keys))
     }
 
+    /// Retires a member that is away.
+    pub(super) fn retire(&mut self, node: NodeId) -> Reply {
+        self.request(Request::Retire { node })
+    }
+
+    /// Writes into the roster that this node leaves.
+    pub(super) fn leave(&mut self) -> Reply {
+        self.touched = true;
+        let Slot { shard, output } = &mut *self.slot;
+        shard.handle(self.now, Input::Request(Token::default(), Request::Leave), output);
+        output.reply.pop().map_or(Reply::Nothing, |(_, reply)| reply)
+    }
+
     /// Hands live keys to `found`; see [`crate::protocol::store::Store::scan`].
     pub fn scan(&self, cursor: u64, count: usize, found: impl FnMut(&Key)) -> u64 {
         self.slot.shard.store().scan(cursor, count, found)
@@ -408,10 +421,10 @@ impl Inner {
 
     /// Carries out an output, in the order of its fields, and empties it.
     ///
-    /// What must not be heard of before something is durable is kept back; the place in the journal
-    /// is answered then.
+    /// Answers the place in the journal that answers to clients wait for, if they do.
     fn carry_out(&self, output: &mut Output, now: Time) -> Option<Position> {
-        let waits = self.durable.as_ref().and_then(|durable| durable.append(output));
+        let durable = self.durable.as_ref();
+        let waits = durable.and_then(|durable| durable.append(&mut output.append));
         output.send.drain(..).for_each(|send| self.send_one(send));
         for (token, reply) in output.reply.drain(..) {
             self.asked.answer(token, reply);
@@ -489,8 +502,12 @@ impl Inner {
             }
             Event::GivenUp { peer, .. } => log::debug!("a delta with {peer:?} was given up"),
             Event::Damage { peer, hash } => log::warn!(
-                "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged"
+                "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged; \
+                 comparing everything"
             ),
+            Event::Repaired { peer, cells } => {
+                log::warn!("compared everything with {peer:?}: {cells} cells were mended here");
+            }
             Event::Enrolled { node, state, .. } => {
                 log::info!("{node:?} is {state:?} in the roster")
             }

@@ -53,8 +53,6 @@ enum Fate {
     Forgets,
     /// Whenever it starts, its disk has forgotten half of what it said was durable.
     Lied,
-    /// Whenever it crashes, it goes on as if it had ended in order.
-    GoesOn,
 }
 
 impl Breach {
@@ -93,7 +91,6 @@ impl Breach {
             world.reuses_origins = self.fate == Fate::Forgets;
             world.be_careless(self.careless);
             world.disks_lie = self.fate == Fate::Lied;
-            world.goes_on = self.fate == Fate::GoesOn;
             checks.muted = self.muted;
             checks.exchanges_max = self.exchanges_max;
             checks.hears_of_deaths = !matches!(self.fate, Fate::Dies | Fate::Forgets);
@@ -368,14 +365,6 @@ fn a_disk_that_forgets_what_it_had_synced_is_noticed() {
         Breach { fate: Fate::Lied, plan: crash_all_in_the_end, ..Breach::of("disks", nothing) };
     let muted = &["vector", "order", "shown", "batch", "conflict"];
     breach.muting(muted).is_noticed("acknowledged", "was acknowledged");
-}
-
-/// What was sent before it was durable may be out there under dots that this node does not remember.
-#[test]
-fn a_life_that_goes_on_after_a_crash_is_noticed() {
-    let interval = |plan: &mut Plan| plan.settings.durability = Durability::Interval;
-    let breach = Breach { fate: Fate::GoesOn, plan: interval, ..Breach::of("disks", nothing) };
-    breach.muting(&["alarm", "order"]).is_noticed("dots", "was given");
 }
 
 /// Bounds that are narrower than those of the protocol are overstepped.

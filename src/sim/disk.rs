@@ -4,16 +4,15 @@
 //! any number of the frames behind it, in order: what a journal that cuts torn frames makes of a real
 //! one. Frames are never damaged here; that is tested where files are.
 //!
-//! A world with disks does what a real server does: it appends first, and where an output must be
-//! durable before anybody hears of it, messages and replies wait in order until a sync has come so
-//! far.
+//! A world with disks does what a real server does: it appends first, and where clients are to be
+//! answered only when their writes are durable, replies wait until a sync has come so far.
 
 use std::time::Duration;
 
 use super::happening::Happening;
 use super::schedule::{Due, small};
 use super::world::World;
-use crate::protocol::boundary::{Input, Send, Token};
+use crate::protocol::boundary::{Input, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
@@ -29,20 +28,17 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Disk {
     frames: Vec<Vec<u8>>,
     durable: usize,
-    /// Nothing may be sent or said before so many frames are durable.
-    barrier: usize,
     /// Whether a sync is under way for which nothing waits.
     syncing: bool,
     /// What the shard wants to be told of when so many frames are durable.
     tells: Vec<(usize, u64)>,
-    /// What is to be sent and said when so many frames are durable.
+    /// What clients are told when so many frames are durable.
     parked: Vec<Parked>,
 }
 
 #[derive(Debug)]
 struct Parked {
     frames: usize,
-    sends: Vec<Send>,
     replies: Vec<Token>,
 }
 
@@ -64,34 +60,30 @@ impl World {
         self.plan.settings.durability != Durability::None
     }
 
-    /// Appends what a node wants durable. Says whether the rest of its output must wait, which then
-    /// is kept here.
+    /// Appends what a node wants durable. Says whether its replies must wait for that.
     pub(super) fn append(&mut self, node: usize) -> bool {
         if !self.has_disks() {
             return false;
         }
         let append = std::mem::take(&mut self.output.append);
-        let lasts = self.up_to(if append.first { SYNC_MAX } else { SYNC_INTERVAL });
+        let always = self.plan.settings.durability == Durability::Always;
+        let lasts = self.up_to(if always { SYNC_MAX } else { SYNC_INTERVAL });
         let life = self.nodes[node].incarnation;
         let disk = &mut self.nodes[node].disk;
         if !append.records.is_empty() {
             disk.frames.push(append.records);
         }
         let frames = disk.frames.len();
-        if append.first {
-            disk.barrier = frames;
-        }
         let unsynced = disk.durable < frames;
         disk.tells.extend(append.tell.map(|token| (frames, token)));
         let unsynced = unsynced || append.tell.is_some();
-        if unsynced && (append.first || !std::mem::replace(&mut disk.syncing, true)) {
+        if unsynced && (always || !std::mem::replace(&mut disk.syncing, true)) {
             self.schedule.push(self.now + lasts, Due::Sync { node: small(node), life, frames });
         }
-        let waits = disk.durable < disk.barrier;
+        let waits = always && disk.durable < frames && !self.output.reply.is_empty();
         if waits {
-            let sends = std::mem::take(&mut self.output.send);
             let replies = self.output.reply.iter().map(|(token, _)| *token).collect();
-            disk.parked.push(Parked { frames: disk.barrier, sends, replies });
+            disk.parked.push(Parked { frames, replies });
         }
         waits
     }
@@ -110,8 +102,6 @@ impl World {
         let ready: Vec<_> = disk.parked.extract_if(.., |one| one.frames <= frames).collect();
         for parked in ready {
             self.released.extend(parked.replies);
-            self.output.send = parked.sends;
-            self.send_all(node);
         }
         let disk = &mut self.nodes[node].disk;
         let tells: Vec<_> = disk.tells.extract_if(.., |tell| tell.0 <= frames).collect();
@@ -134,7 +124,6 @@ impl World {
         let disk = &mut self.nodes[node].disk;
         disk.frames.truncate(disk.durable + kept);
         disk.durable = disk.frames.len();
-        disk.barrier = 0;
         disk.syncing = false;
         disk.parked.clear();
         disk.tells.clear();
@@ -148,12 +137,6 @@ impl World {
         let frames = &frames[..if self.disks_lie { frames.len() / 2 } else { frames.len() }];
         for frame in frames {
             recovery.apply(frame).expect("what was recorded can be read");
-        }
-        #[cfg(test)]
-        if self.goes_on {
-            let mut end = crate::protocol::record::Append::default();
-            end.end();
-            recovery.apply(&end.records).expect("it was made here");
         }
         let dice = self.network.rng().u32(..);
         let (shard, append) = recovery.into_shard(config, dice);

@@ -255,6 +255,9 @@ impl Story {
             Event::Filled { peer, writes, .. } => {
                 format!("has all of the delta from {}: {writes} writes were missing", name(*peer))
             }
+            Event::Repaired { peer, cells } => {
+                format!("has compared everything with {}: {cells} cells mended", name(*peer))
+            }
             Event::GivenUp { peer, .. } => format!("gives up a delta with {}", name(*peer)),
             Event::Damage { peer, .. } => {
                 format!("DAMAGE: {} holds the same writes but other cells", name(*peer))

@@ -91,9 +91,6 @@ pub struct World {
     /// Whether disks forget half of what was durable.
     #[cfg(test)]
     pub(super) disks_lie: bool,
-    /// Whether a node goes on after a crash as if it had ended in order.
-    #[cfg(test)]
-    pub(super) goes_on: bool,
 }
 
 /// Breaks a rule on purpose, in tests: changes a message as it is sent, or drops it by `false`.
@@ -167,8 +164,6 @@ impl World {
             careless: Careless::No,
             #[cfg(test)]
             disks_lie: false,
-            #[cfg(test)]
-            goes_on: false,
         };
         (0..world.nodes.len()).for_each(|node| world.start(node));
         for one in 0..world.nodes.len() {
@@ -348,8 +343,8 @@ impl World {
     fn carry_out(&mut self, node: usize) {
         if !self.append(node) {
             self.released.extend(self.output.reply.iter().map(|(token, _)| *token));
-            self.send_all(node);
         }
+        self.send_all(node);
         self.set_wake(node, self.output.wake);
     }
 

@@ -131,6 +131,7 @@ fn retire(node: &Node, wanted: &str) -> Response<Body> {
                 MemberError::Unknown { .. } => StatusCode::NOT_FOUND,
                 MemberError::Ambiguous { .. } => StatusCode::BAD_REQUEST,
                 MemberError::Itself { .. } | MemberError::IsUp { .. } => StatusCode::CONFLICT,
+                MemberError::Unwritable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             };
             text(status, format!("{error}\n"))
         }

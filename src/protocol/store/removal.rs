@@ -1,10 +1,13 @@
 //! Taking cells out of the store: tombstones that have done their work, and all that is there when a
 //! node fills itself anew. The books are kept as for merges; see the laws in `store`.
 
-use super::super::cell::{CellWrite, Field};
+#[cfg(test)]
+use super::super::cell::Key;
+use super::super::cell::{CellWrite, Content, Field};
+use super::super::repair::prevails;
 use super::super::stamp::{Dot, Stamp};
 use super::super::version::VersionVector;
-use super::{Books, Store};
+use super::{Books, Fingerprint, Merged, Store, hash_cell};
 
 impl Store {
     /// Forgets every cell, in place: readers see the empty store.
@@ -40,6 +43,74 @@ impl Store {
             self.free.push(slot);
         }
         true
+    }
+
+    /// Puts a cell where it should be already: if it is lacking, or an older version is there, or
+    /// other bytes under the same stamp that do not prevail. Says whether that changed anything.
+    pub(in crate::protocol) fn mend(&mut self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
+        let stands = self.map.get(&*cell.key).and_then(|it| it.stands_against(&cell.field));
+        if stands.is_some_and(|stands| stands > stamp) {
+            return false;
+        }
+        if stands == Some(stamp) {
+            let Some(mut entry) = self.map.get_mut(&*cell.key) else { return false };
+            let Some(own) = entry.cell_mut(&cell.field) else { return false };
+            let theirs = cell.content.value().unwrap_or_default();
+            let ours = own.content.value().unwrap_or_default();
+            if own.content == cell.content || !prevails(theirs, ours) {
+                return false;
+            }
+            let Some(old) = entry.take(&cell.field) else { return false };
+            self.books.strike(&cell.key, &cell.field, &old);
+            let was_live = old.content != Content::Tombstone || entry.is_live();
+            let is_empty = entry.cells().next().is_none();
+            let is_live = entry.is_live();
+            drop(entry);
+            self.books.keys_live -= usize::from(was_live && !is_live);
+            if is_empty {
+                self.map.remove(&*cell.key);
+                self.keys[old.slot.0 as usize] = None;
+                self.free.push(old.slot);
+            }
+        }
+        matches!(self.merge(stamp, seq, cell.clone()), Merged::Won { .. })
+    }
+
+    /// Makes the fingerprint anew, from the cells as they are.
+    pub(in crate::protocol) fn fingerprint_anew(&mut self) {
+        let mut fingerprint = Fingerprint::default();
+        for key in self.keys.iter().flatten() {
+            let entry = self.map.get(&**key).expect("a slot's key is kept");
+            for (field, cell) in entry.cells() {
+                if let Content::Value(value) = &cell.content {
+                    let field = field.cloned().unwrap_or_default();
+                    fingerprint.add(hash_cell(key, &field, cell, value));
+                }
+            }
+        }
+        self.books.fingerprint = fingerprint;
+    }
+
+    /// Spoils a string behind the books' back, or takes it away, as a bad memory would.
+    #[cfg(test)]
+    pub(in crate::protocol) fn spoil(&mut self, key: &[u8], content: Option<&[u8]>) {
+        let mut entry = self.map.get_mut(key).unwrap();
+        match content {
+            Some(content) => {
+                entry.whole.as_mut().unwrap().content = Content::from(content);
+                drop(entry);
+            }
+            None => {
+                let old = entry.take(&Field::whole_key()).unwrap();
+                self.books.strike(&Key::from(key), &Field::whole_key(), &old);
+                self.books.keys_live -= 1;
+                drop(entry);
+                self.map.remove(key);
+                self.keys[old.slot.0 as usize] = None;
+                self.free.push(old.slot);
+            }
+        }
+        self.fingerprint_anew();
     }
 
     /// Removes all tombstones whose dots are in `horizon`.

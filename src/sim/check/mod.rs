@@ -42,7 +42,6 @@ use super::plan::{Act, ClientRequest};
 use super::world::World;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::cell::{Content, Write};
-use crate::protocol::config::Durability;
 use crate::protocol::delta::EXCHANGES_MAX;
 use crate::protocol::event::{Conflict, Event};
 use crate::protocol::message::Message;
@@ -198,8 +197,7 @@ impl Checks {
 
     /// A node has died with all that its disk does not have.
     fn death(&mut self, world: &World, node: usize) {
-        let unsaid = world.plan().settings.durability == Durability::Always;
-        self.oracle.lose(node, world.frames(node), unsaid);
+        self.oracle.lose(node, world.frames(node));
         self.shown.forget(node);
         self.vectors.forget(node);
         self.acknowledged.died(world, &self.oracle);
@@ -392,7 +390,7 @@ impl Checks {
             }
         };
         self.expected.touched.extend(cells.iter().map(|(key, _)| *key));
-        self.oracle.written(node, (stamp, dot), cells, world.frames(node))?;
+        self.oracle.written(node, (stamp, dot), cells)?;
         let record = self.oracle.records().len() - 1;
         self.expected.writes.push(record);
         self.made.insert(token, record);

@@ -69,8 +69,6 @@ pub(super) struct Oracle {
     reserved: BTreeSet<Dot>,
     /// Per node what it was like after each frame that its disk has.
     checkpoints: Vec<Vec<(usize, Model)>>,
-    /// Per node the writes that it made, with the number of frames when they were recorded.
-    made: Vec<Vec<(usize, usize)>>,
 }
 
 impl Known {
@@ -98,7 +96,6 @@ impl Oracle {
         Self {
             models: vec![Model::default(); nodes],
             checkpoints: vec![Vec::new(); nodes],
-            made: vec![Vec::new(); nodes],
             ..Self::default()
         }
     }
@@ -265,20 +262,11 @@ impl Oracle {
         }
     }
 
-    /// A node has died and lost all but the first `frames` of its disk. Where nothing was sent
-    /// before it was durable (`unsaid`), the writes in the others were never made.
-    pub(super) fn lose(&mut self, node: usize, frames: usize, unsaid: bool) {
+    /// A node has died and lost all but the first `frames` of its disk.
+    pub(super) fn lose(&mut self, node: usize, frames: usize) {
         let checkpoints = &mut self.checkpoints[node];
         checkpoints.retain(|(after, _)| *after <= frames);
         self.models[node] = checkpoints.last().map_or_else(Model::default, |last| last.1.clone());
-        let lost = self.made[node].extract_if(.., |(after, _)| *after > frames);
-        for (_, number) in lost.filter(|_| unsaid) {
-            let record = &self.records[number];
-            self.by_stamp.remove(&record.stamp);
-            for cell in &record.cells {
-                self.by_dot.remove(&cell.dot);
-            }
-        }
     }
 
     /// A client was told that its write was done; `last` is the dot of its last cell.
@@ -287,7 +275,6 @@ impl Oracle {
         node: usize,
         (stamp, last): (Stamp, Dot),
         cells: Vec<(usize, Content)>,
-        frames: usize,
     ) -> Result<(), Fault> {
         let number = self.records.len();
         let first = (last.seq + 1).saturating_sub(cells.len() as u64);
@@ -310,7 +297,6 @@ impl Oracle {
         }
         let keys: Vec<_> = record.cells.iter().map(|cell| cell.key).collect();
         self.records.push(record);
-        self.made[node].push((frames, number));
         for key in keys {
             if let Some((shown, _)) = self.shown(node, key)
                 && shown.stamp >= stamp
