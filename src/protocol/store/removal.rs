@@ -1,7 +1,7 @@
 //! Taking cells out of the store: tombstones that have done their work, and all that is there when a
 //! node fills itself anew. The books are kept as for merges; see the laws in `store`.
 
-use super::super::cell::{CellWrite, Field};
+use super::super::cell::{CellWrite, Field, Seen};
 use super::super::stamp::{Dot, Stamp};
 use super::super::version::VersionVector;
 use super::{Books, Store};
@@ -15,14 +15,17 @@ impl Store {
         self.books = Books::default();
     }
 
-    /// Removes the tombstone that `dot` names, if it is kept; says whether it was.
+    /// Removes the tombstone that `dot` names, if it is kept; answers which versions it had beaten, as
+    /// far as it names them: none if it is that of a field, whose writer may have seen what it leaves
+    /// standing.
     ///
     /// Nothing takes its place, and nothing is told to be displaced: whoever calls this knows that
     /// nobody is owed the tombstone.
-    pub(in crate::protocol) fn collect(&mut self, dot: Dot) -> bool {
+    pub(in crate::protocol) fn collect(&mut self, dot: Dot) -> Option<Seen> {
         if !self.books.tombstones.contains(&dot) {
-            return false;
+            return None;
         }
+        let mut beaten = Seen::default();
         let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
         let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
         let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
@@ -31,6 +34,10 @@ impl Store {
         let field = field.expect("the index names only cells that are kept");
         if let Some(old) = entry.take(&field) {
             self.books.strike(&key, &field, &old);
+            if field.is_whole_key() {
+                beaten.merge(&old.seen);
+                beaten.merge(&old.known);
+            }
         }
         let is_empty = entry.cells().next().is_none();
         drop(entry);
@@ -39,7 +46,7 @@ impl Store {
             self.keys[slot.0 as usize] = None;
             self.free.push(slot);
         }
-        true
+        Some(beaten)
     }
 
     /// Removes all tombstones whose dots are in `horizon`.
