@@ -71,14 +71,12 @@ impl Store {
         })
     }
 
-    /// What stands where a cell of this name would come: the greatest stamp that covers it, and
-    /// whether anything shows there.
-    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<(Stamp, bool)> {
+    /// The greatest stamp that stands where a cell of this name would come, if any does.
+    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<Stamp> {
         let entry = self.map.get(key)?;
         let own = entry
             .cells()
             .filter(|(name, _)| field.is_whole_key() || name.is_none_or(|name| name == field));
-        let stamp = own.map(|(_, cell)| cell.stamp()).max()?;
-        Some((stamp, entry.is_live()))
+        own.map(|(_, cell)| cell.stamp()).max()
     }
 }

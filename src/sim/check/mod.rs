@@ -273,6 +273,12 @@ impl Checks {
                         self.acknowledged.add(record);
                     }
                 }
+                Event::Redeleted { key, stamp, dot, .. } => {
+                    let key = self.oracle.number(key);
+                    let cells = vec![(key, Content::Tombstone)];
+                    self.oracle.written(node, (*stamp, *dot), cells, world.frames(node))?;
+                    self.expected.touched.push(key);
+                }
                 Event::Collected { .. } => {
                     self.oracle.collect(shard);
                     self.expected.touched = self.oracle.keys().map(|(key, _)| key).collect();
