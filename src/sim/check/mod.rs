@@ -265,6 +265,9 @@ impl Checks {
                     self.expected.conflicts.clear();
                 }
                 Event::Rewritten { of, stamp, dot, keys } => {
+                    let result =
+                        resurrection::check_made_anew(shard, node, &self.oracle, *of, keys);
+                    self.heard(world, result)?;
                     let conflicts = self.oracle.rewritten(node, *of, (*stamp, *dot), keys)?;
                     self.expected.conflicts.extend(conflicts);
                     let keys = keys.iter().map(|key| self.oracle.number(key));
