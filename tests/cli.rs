@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use common::{Finished, finish, quorumor};
 
 fn run(arguments: &[&str]) -> Finished {
-    finish(quorumor().args(arguments))
+    // A peer that gets as far as its data directory makes it where it is started.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    finish(quorumor().args(arguments).current_dir(folder.path()))
 }
 
 /// The program ends with this code and says each of these words on standard error.
@@ -48,6 +50,7 @@ fn unknown_words_are_refused_with_what_is_known() {
     refuses(&["node", "--strategy", "shove"], 2, &["push-pull"]);
     refuses(&["node", "--interval", "0s"], 2, &["at least 1ms"]);
     refuses(&["node", "--peer", "a b"], 2, &["HOST:PORT"]);
+    refuses(&["node", "--fanout", "0"], 2, &["at least 1"]);
     refuses(&["node", "--profile", "moon"], 2, &["moon", "lan"]);
     refuses(&["compare", "--profiles", "moon"], 2, &["moon", "lan"]);
     refuses(&["compare", "--nodes", "0"], 2, &["--nodes"]);
@@ -115,4 +118,14 @@ fn status_says_that_nobody_answers() {
     let free = tcp.local_addr().expect("bound").to_string();
     drop(tcp);
     refuses(&["status", &free], 3, &[&free, "--http"]);
+}
+
+/// An empty variable is as good as none.
+#[test]
+fn an_empty_list_of_peers_is_none() {
+    let node = ["node", "--peer", "", "--listen", "0.0.0.0:0"];
+    refuses(&node, 1, &["quorumor keygen"]);
+    let finished =
+        finish(quorumor().args(["node", "--listen", "0.0.0.0:0"]).env("QUORUMOR_PEER", ""));
+    assert!(finished.stderr.contains("quorumor keygen"), "{}", finished.stderr);
 }

@@ -43,7 +43,7 @@ pub struct DevArgs {
 
     /// The time between two rounds.
     #[arg(long, value_name = "TIME", default_value = "1s")]
-    interval: super::node::Interval,
+    interval: super::settings::Interval,
 }
 
 /// One peer with its doors.

@@ -4,12 +4,17 @@
 //! flag, else from its `QUORUMOR_*` variable, else from the file that `--config` names, else it has
 //! its default. Exit codes are the same for all commands; see [`Exit`].
 
+pub mod backup;
+pub mod client;
 pub mod compare;
 pub mod dev;
 pub mod doctor;
 pub mod exit;
 pub mod keygen;
+pub mod members;
 pub mod node;
+pub mod restore;
+pub mod settings;
 pub mod shutdown;
 pub mod simulate;
 pub mod status;
@@ -48,6 +53,16 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Shows what a running peer says about itself.
     Status(status::StatusArgs),
+    /// Lists who belongs to the cluster.
+    Members(members::MembersArgs),
+    /// Takes a running peer out of the cluster for good, and ends it.
+    Leave(members::LeaveArgs),
+    /// Takes a member that is away for good out of the cluster.
+    Retire(members::RetireArgs),
+    /// Copies all that a running peer holds into a file.
+    Backup(backup::BackupArgs),
+    /// Puts a backup back into a running peer, or into a new data directory.
+    Restore(restore::RestoreArgs),
     /// Runs a cluster in virtual time, breaks what can break, and checks that no rule is broken.
     Simulate(simulate::SimulateArgs),
     /// Looks whether this machine is fit for a peer, and says what to do where it is not.
@@ -79,6 +94,11 @@ pub fn main() -> ExitCode {
             Command::Node(args) => node::run(*args).await,
             Command::Compare(args) => compare::run(*args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Members(args) => members::list(args).await,
+            Command::Leave(args) => members::leave(args).await,
+            Command::Retire(args) => members::retire(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Keygen(args) => keygen::run(&args),

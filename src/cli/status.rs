@@ -1,34 +1,22 @@
 //! `quorumor status`: asks a running peer, over its HTTP door.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use async_std::future::timeout;
-use async_std::net::TcpStream;
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
+use hyper::Method;
 use serde_json::Value;
-use smol_hyper::rt::FuturesIo;
 
 use super::Exit;
+use super::client::{HttpAddress, fetch};
 use super::exit::print;
 use crate::api::http::WITHIN_MAX;
-
-/// How long an answer may take beyond what it was asked to wait.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The most bytes of an answer: a status of a thousand peers has a tenth of it.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Shows what a running peer says about itself.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The HTTP address of the peer.
+    /// The HTTP address of the peer, like 127.0.0.1:7402 or localhost.
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7402", env = "QUORUMOR_HTTP")]
-    http: SocketAddr,
+    http: HttpAddress,
 
     /// Prints JSON.
     #[arg(long)]
@@ -47,10 +35,9 @@ pub async fn run(args: StatusArgs) -> Exit {
         Some(within) => format!("/agreement?within={}ms", within.as_millis()),
         None => "/status".to_owned(),
     };
-    let answer = match timeout(within + PATIENCE, fetch(args.http, &path)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return error.report(args.http),
-        Err(_) => return Exit::Unreachable.because(format!("{} does not answer", args.http)),
+    let answer = match fetch(&args.http, Method::GET, &path, within).await {
+        Ok(answer) => answer,
+        Err(error) => return error.report(&args.http),
     };
     let text = match (args.json, args.wait_converged) {
         (true, _) => format!("{answer:#}\n"),
@@ -74,49 +61,6 @@ fn patience(text: &str) -> Result<Duration, String> {
         Ok(_) => Err(format!("at most {WITHIN_MAX:?}")),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("cannot reach a peer: {0}; is it running, and is this its --http address?")]
-    Unreachable(#[from] std::io::Error),
-    #[error("what answers does not speak HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the answer cannot be read: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
-    #[error("it refuses: {0}")]
-    Refused(String),
-    #[error("the answer is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-impl FetchError {
-    fn report(&self, address: SocketAddr) -> Exit {
-        let exit = match self {
-            Self::Unreachable(_) => Exit::Unreachable,
-            Self::Refused(_) => Exit::Refused,
-            Self::Http(_) | Self::Body(_) | Self::Json(_) => Exit::Failed,
-        };
-        exit.because(format!("{address}: {self}"))
-    }
-}
-
-async fn fetch(address: SocketAddr, path: &str) -> Result<Value, FetchError> {
-    let stream = FuturesIo::new(TcpStream::connect(address).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    let connection = async_std::task::spawn(connection);
-    let request = Request::get(path).header(HOST, address.to_string());
-    let request = request.body(Empty::<Bytes>::new()).expect("a path of ours is well formed");
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-    let body = body.collect().await.map_err(FetchError::Body)?.to_bytes();
-    connection.cancel().await;
-    if status != StatusCode::OK {
-        return Err(FetchError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
-    }
-    Ok(serde_json::from_slice(&body)?)
 }
 
 fn status_text(status: &Value) -> String {

@@ -19,6 +19,7 @@ mod push;
 mod rebuild;
 pub mod record;
 pub mod recovery;
+pub mod restore;
 pub mod roster;
 mod round;
 pub mod shard;

@@ -234,7 +234,7 @@ impl Shard {
         self.sender().envelope(message)
     }
 
-    fn next_wake(&self) -> Option<Time> {
+    pub(super) fn next_wake(&self) -> Option<Time> {
         let deadlines = [
             self.exchanges.deadline(),
             self.pushes.deadline(),
@@ -388,6 +388,11 @@ impl Shard {
         }
         self.merge(write, output);
         Reply::Written { stamp, dot, changed }
+    }
+
+    /// Brings the counter to at least this, so that the next write has a greater one.
+    pub(super) fn reach(&mut self, lamport: Lamport) {
+        self.lamport = self.lamport.max(lamport);
     }
 
     fn takes(&self, write: &Write) -> bool {

@@ -270,6 +270,18 @@ impl Store {
         stands.is_some_and(|stands| stands > stamp)
     }
 
+    /// Whether anything with a greater stamp stands that a new version of this cell would lose to,
+    /// replace or cover.
+    pub(super) fn outranks(&self, stamp: Stamp, cell: &CellWrite) -> bool {
+        match cell.field.is_whole_key() {
+            false => self.would_lose(stamp, cell),
+            true => {
+                let entry = self.map.get(&*cell.key);
+                entry.is_some_and(|entry| entry.cells().any(|(_, other)| other.stamp() > stamp))
+            }
+        }
+    }
+
     /// Puts a cell back as [`Store::kept`] handed it out.
     pub(super) fn restore(&mut self, kept: KeptCell) {
         let KeptCell { stamp, seq, cell, known } = kept;

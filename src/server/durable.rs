@@ -24,24 +24,27 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
+use futures_lite::future;
 use parking_lot::Mutex;
 
 use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
-use crate::protocol::boundary::{Output, Reply, Send, Token};
+use crate::protocol::boundary::{Input, Output, Reply, Request, Send, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
+use crate::protocol::time::Time;
 use crate::storage::{
-    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped, Sync,
+    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
+    StorageError, Sync,
 };
 
 /// The longest piece of records that is appended at once; a longer output is cut between two records.
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// The small file with the key that gives a node its id.
-const IDENTITY_BLOB: &str = "identity";
+pub(super) const IDENTITY_BLOB: &str = "identity";
 
 /// How long the journal may become before the state is written anew, however large the state is:
 /// what a start reads in half a second.
@@ -100,6 +103,8 @@ pub(super) struct Durable {
     node: Arc<OnceLock<Weak<Inner>>>,
     recovered: Recovered,
     snapshotting: AtomicBool,
+    /// Whether a sync will be asked for in a moment.
+    sync_asked: Arc<AtomicBool>,
 }
 
 /// What a start found.
@@ -182,7 +187,7 @@ pub(super) fn rise(
             }
         }),
         ..JournalOptions::new(match storage.durability {
-            Durability::Always => Sync::Always,
+            Durability::Always => Sync::Asked,
             _ => Sync::Interval(storage.sync_interval),
         })
     };
@@ -199,11 +204,27 @@ pub(super) fn rise(
     for skipped in &found.skipped {
         log::warn!("{} at byte {}: {}", skipped.path.display(), skipped.offset, skipped.what);
     }
-    let (shard, append) = recovery.into_shard(config, dice);
-    let position = journal.append(&append.records);
+    if let Some(folder) = &found.set_aside {
+        log::warn!(
+            "damaged snapshots were moved to {}: the older state was whole",
+            folder.display()
+        );
+    }
+    let (mut shard, append) = recovery.into_shard(config, dice);
+    let mut position = journal.append(&append.records);
+    let alone = shard.members().all(|(member, _)| member == identity.node_id());
+    if !found.skipped.is_empty() && !alone {
+        // It may claim to hold what was in the damaged part: only the others can tell.
+        let mut output = Output::default();
+        let rebuild = Input::Request(Token::default(), Request::Rebuild);
+        shard.handle(Time::START, rebuild, &mut output);
+        for piece in output.append.pieces(PIECE_BYTES_MAX) {
+            position = journal.append(piece);
+        }
+    }
     journal.sync_now();
     if journal.state() == State::Open {
-        futures_lite::future::block_on(journal.synced(position))?;
+        future::block_on(journal.synced(position))?;
     }
     let took = started.elapsed();
     let durable = Durable {
@@ -216,6 +237,7 @@ pub(super) fn rise(
         node: slot,
         recovered: Recovered { cells, took },
         snapshotting: AtomicBool::new(false),
+        sync_asked: Arc::default(),
     };
     Ok(Risen { durable, identity, shard })
 }
@@ -238,6 +260,9 @@ impl Durable {
             }
             if append.first {
                 queue.barrier = queue.last;
+            }
+            if self.durability == Durability::Always {
+                self.sync_soon();
             }
         }
         if let Some(token) = append.tell {
@@ -268,6 +293,20 @@ impl Durable {
             self.journal.sync_now();
         }
         Some(until)
+    }
+
+    /// Has the journal synced when all clients and peers that are ready by now have had their turn:
+    /// one sync for all of them, instead of one for the first and one for the rest.
+    fn sync_soon(&self) {
+        if self.sync_asked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (journal, asked) = (self.journal.clone(), Arc::clone(&self.sync_asked));
+        async_std::task::spawn(async move {
+            future::yield_now().await;
+            asked.store(false, Ordering::Release);
+            journal.sync_now();
+        });
     }
 
     /// Whether clients' writes are taken.
@@ -380,12 +419,15 @@ impl Node {
 
     /// Why clients' writes are refused now, in words; `None` while they are taken.
     pub fn refuses_writes(&self) -> Option<String> {
+        if self.inner().leaving.has_begun() {
+            return Some("the node is leaving the cluster".to_owned());
+        }
         let durable = self.inner().durable.as_ref()?;
         match durable.state() {
             State::Open => None,
             State::Full { reason } => Some(format!("no room in the data directory: {reason}")),
             State::CatchingUp => {
-                Some("there is room again; a snapshot is being written".to_owned())
+                Some("the data directory is being brought up to date, try again soon".to_owned())
             }
             State::Failed { reason } => {
                 Some(format!("the data directory failed, restart the node: {reason}"))
@@ -409,7 +451,10 @@ pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
             State::Closed => return,
             State::CatchingUp => {
                 log::info!("the data directory is being brought up to date");
-                snapshot(&node).await;
+                while journal.state() == State::CatchingUp {
+                    snapshot(&node).await;
+                    Timer::after(SNAPSHOT_INTERVAL).await;
+                }
             }
             State::Full { reason } => log::error!(
                 "writes are refused, reads and gossip go on: no room in the data directory: {reason}"
@@ -456,7 +501,8 @@ async fn snapshot(node: &Weak<Inner>) {
             return;
         }
         match inner.write_snapshot(durable) {
-            Ok(bytes) => log::info!("wrote a snapshot of {bytes} bytes"),
+            Ok(Some(bytes)) => log::info!("wrote a snapshot of {bytes} bytes"),
+            Ok(None) => log::debug!("no snapshot while this node fills itself anew"),
             Err(error) => log::warn!("a snapshot was given up: {error}; trying again later"),
         }
         durable.snapshotting.store(false, Ordering::Release);
@@ -465,21 +511,32 @@ async fn snapshot(node: &Weak<Inner>) {
 }
 
 impl Inner {
-    fn write_snapshot(&self, durable: &Durable) -> Result<u64, crate::storage::StorageError> {
+    /// Nothing comes of it while the node fills itself anew: what it has put away for that is in the
+    /// journal only.
+    fn write_snapshot(&self, durable: &Durable) -> Result<Option<u64>, StorageError> {
+        if self.shard.lock().shard.is_filling() {
+            return Ok(None);
+        }
         let mut writer = durable.journal.begin_snapshot()?;
         let mut append = Append::default();
-        {
+        let rebuilds = {
             let slot = self.shard.lock();
             slot.shard.export_life(&mut append);
             slot.shard.export_head(&mut append);
-        }
+            slot.shard.counters().rebuilds
+        };
         writer.write(&append.records)?;
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             append.reuse();
-            cursor = self.shard.lock().shard.export_cells(from, SLICE_BYTES, &mut append);
+            let slot = self.shard.lock();
+            if slot.shard.is_filling() || slot.shard.counters().rebuilds != rebuilds {
+                return Ok(None);
+            }
+            cursor = slot.shard.export_cells(from, SLICE_BYTES, &mut append);
+            drop(slot);
             writer.write(&append.records)?;
         }
-        Ok(writer.finish()?.bytes)
+        Ok(Some(writer.finish()?.bytes))
     }
 }

@@ -14,18 +14,25 @@
 //! - `durable`: what it keeps on disk, and what waits for that.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
+//! - `members`: who belongs to the cluster, and leaving it.
+//! - `backup`: all that it holds as one stream, and back.
 
 mod ask;
+mod backup;
 mod config;
 mod detect;
 mod durable;
+mod members;
 mod node;
 mod status;
 
+pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};
 pub use ask::{Agreement, Opinion};
+pub use backup::{About, Backup, Made, MakeError, Restore, RestoreError, check, make_directory};
 pub use config::{NodeConfig, Observer};
 pub use detect::Liveness;
 pub use durable::StorageConfig;
+pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
 pub use status::{MessageCount, PeerStatus, Security, Status, StorageStatus};

@@ -1,5 +1,6 @@
 //! A node: a shard, its links and its timer.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use super::ask::Asked;
 use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
-use super::status::{MessageCount, Sent};
+use super::members::Leaving;
+use super::status::{Damaged, MessageCount, Sent};
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
     Sent as Queued,
@@ -29,6 +31,7 @@ use crate::protocol::config::Config;
 use crate::protocol::event::Event;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
+use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
 use crate::protocol::shard::Shard;
 use crate::protocol::store::Reader;
 use crate::protocol::time::Time;
@@ -102,10 +105,12 @@ pub(super) struct Inner {
     /// Told when `wake_at` comes nearer.
     wake_sooner: Signal,
     closed: AtomicBool,
+    /// What became of the wish to leave the cluster.
+    pub(super) leaving: Leaving,
     pub(super) asked: Asked,
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
-    frames_damaged: AtomicU64,
+    damaged: Damaged,
 }
 
 /// The shard and the output that its inputs share.
@@ -173,10 +178,11 @@ impl Node {
             wake_at: AtomicU64::new(NEVER),
             wake_sooner: Signal::new(),
             closed: AtomicBool::new(false),
+            leaving: Leaving::default(),
             asked: Asked::default(),
             durable,
             sent: Sent::default(),
-            frames_damaged: AtomicU64::new(0),
+            damaged: Damaged::default(),
             config,
         });
         if let Some(durable) = &inner.durable {
@@ -277,6 +283,11 @@ impl Node {
         async_std::task::spawn_blocking(move || inner.end()).await;
     }
 
+    /// Whether it has been closed. It can still be read then, but says nothing to anybody.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     pub(super) fn inner(&self) -> &Inner {
         &self.0
     }
@@ -331,7 +342,7 @@ impl Entered<'_> {
     }
 
     fn request(&mut self, request: Request<'_>) -> Reply {
-        if self.inner.durable.as_ref().is_some_and(|durable| !durable.is_open()) {
+        if !self.inner.takes_writes() {
             return Reply::Unwritable;
         }
         self.touched = true;
@@ -339,6 +350,21 @@ impl Entered<'_> {
         shard.handle(self.now, Input::Request(Token::default(), request), output);
         let (_, reply) = output.reply.pop().expect("an eventual request is answered at once");
         reply
+    }
+
+    /// Restores cells of a backup; see [`Shard::restore`].
+    pub(super) fn restore(
+        &mut self,
+        cells: &mut VecDeque<BackedUp>,
+        bytes_max: usize,
+        counts: &mut Restored,
+    ) -> Result<(), RestoreRefused> {
+        if !self.inner.takes_writes() {
+            return Err(RestoreRefused::Unwritable);
+        }
+        self.touched = true;
+        let Slot { shard, output } = &mut *self.slot;
+        shard.restore(self.now, cells, bytes_max, counts, output)
     }
 
     /// Asks a peer; the answer comes to whoever waits for the token.
@@ -411,6 +437,12 @@ impl Inner {
     /// What the shard wanted to be told of is durable.
     pub(super) fn made_durable(&self, token: u64) {
         self.handle(Input::Durable(token));
+    }
+
+    /// Whether clients' writes are taken.
+    fn takes_writes(&self) -> bool {
+        let is_open = self.durable.as_ref().is_none_or(Durable::is_open);
+        is_open && !self.leaving.has_begun()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -509,8 +541,9 @@ impl Inner {
                 }
                 Ok(envelope) => self.handle(Input::Message(peer, envelope)),
                 Err(error) => {
-                    self.frames_damaged.fetch_add(1, Ordering::Relaxed);
-                    log::warn!("dropped a frame of {peer:?}: {error}");
+                    if let Some(count) = self.damaged.count(self.now()) {
+                        log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");
+                    }
                 }
             },
         }
@@ -554,7 +587,7 @@ impl Inner {
     }
 
     pub(super) fn frames_damaged(&self) -> u64 {
-        self.frames_damaged.load(Ordering::Relaxed)
+        self.damaged.frames()
     }
 }
 

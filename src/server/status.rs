@@ -12,6 +12,7 @@ use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 use crate::protocol::config::Durability;
 use crate::protocol::membership::{MembershipCounters, PeerState};
+use crate::protocol::time::Time;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
 const KINDS: [&str; 10] =
@@ -58,6 +59,35 @@ impl Sent {
             bytes: bytes.load(Ordering::Relaxed),
         });
         counts.collect()
+    }
+}
+
+/// How often at the most it is said that frames were dropped: a peer that sends nothing but rubbish
+/// must not fill the disk with our words.
+const FRAME_WORDS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Counts frames that could not be decoded.
+#[derive(Debug, Default)]
+pub(super) struct Damaged {
+    frames: AtomicU64,
+    /// When it may be said again that there was one, in nanoseconds of the node's clock.
+    words_at: AtomicU64,
+}
+
+impl Damaged {
+    /// Counts one; how many there were, if it is time again to say so.
+    pub(super) fn count(&self, now: Time) -> Option<u64> {
+        let count = self.frames.fetch_add(1, Ordering::Relaxed) + 1;
+        let next = self.words_at.load(Ordering::Relaxed);
+        let after = (now + FRAME_WORDS_INTERVAL).as_nanos();
+        let order = Ordering::Relaxed;
+        let is_time = now.as_nanos() >= next
+            && self.words_at.compare_exchange(next, after, order, order).is_ok();
+        is_time.then_some(count)
+    }
+
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
     }
 }
 

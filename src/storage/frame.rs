@@ -46,8 +46,10 @@ pub(super) enum Kind {
     Rotated = 2,
     /// The end of a segment whose writer left in order, or that was cut there.
     Closed = 3,
-    /// The end of a snapshot, with the number of its frames.
+    /// The end of a snapshot, with the number of its frames; of a backup, with more numbers.
     Footer = 4,
+    /// What a backup says about itself.
+    About = 5,
 }
 
 impl Kind {
@@ -57,6 +59,7 @@ impl Kind {
             2 => Self::Rotated,
             3 => Self::Closed,
             4 => Self::Footer,
+            5 => Self::About,
             _ => return None,
         })
     }
@@ -197,13 +200,15 @@ pub(super) fn find_header(
 pub(super) enum FileKind {
     Segment,
     Snapshot,
+    Backup,
 }
 
 impl FileKind {
-    fn magic(self) -> &'static [u8; 8] {
+    pub(super) fn magic(self) -> &'static [u8; 8] {
         match self {
             Self::Segment => b"QRMRsegm",
             Self::Snapshot => b"QRMRsnap",
+            Self::Backup => b"QRMRback",
         }
     }
 }
@@ -254,6 +259,15 @@ impl FileHeader {
         directory: [u8; 16],
         number: u64,
     ) -> Result<Self, BadHeader> {
+        let header = Self::decode_any(file, kind)?;
+        match (header.number, header.directory) == (number, directory) {
+            true => Ok(header),
+            false => Err(BadHeader::Mixed),
+        }
+    }
+
+    /// Reads the header of a file of this kind, whatever directory and number it has.
+    pub(super) fn decode_any(file: &[u8], kind: FileKind) -> Result<Self, BadHeader> {
         let header = file.first_chunk::<FILE_HEADER_BYTES>().ok_or(BadHeader::Damaged)?;
         let (body, crc) = header.split_last_chunk::<4>().ok_or(BadHeader::Damaged)?;
         if crc32c(body).to_le_bytes() != *crc || body.first_chunk() != Some(kind.magic()) {
@@ -267,9 +281,12 @@ impl FileHeader {
         if version > FILE_VERSION {
             return Err(BadHeader::Newer(version));
         }
-        if body.get(16..24) != Some(&number.to_le_bytes()) || body.get(24..40) != Some(&directory) {
-            return Err(BadHeader::Mixed);
-        }
+        let number = body.get(16..24).and_then(|bytes| bytes.first_chunk());
+        let directory = body.get(24..40).and_then(|bytes| bytes.first_chunk());
+        let (Some(number), Some(directory)) = (number, directory) else {
+            return Err(BadHeader::Damaged);
+        };
+        let (number, directory) = (u64::from_le_bytes(*number), *directory);
         Ok(Self { kind, directory, number, after_gap: flags & AFTER_GAP != 0 })
     }
 }

@@ -62,6 +62,8 @@ pub struct Position(pub u64);
 pub enum Sync {
     /// As soon as the disk has finished the sync before.
     Always,
+    /// When [`Journal::sync_now`] asks for it: whoever has more to append asks when all of it is.
+    Asked,
     /// Every so often. Until then they are with the operating system, within some ten milliseconds:
     /// they outlive the process but not the power.
     Interval(Duration),

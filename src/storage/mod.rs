@@ -35,6 +35,7 @@
 //! - `frame`: how a record stands in a file; `segment`: the journal's files; `window`: reading large
 //!   ones.
 //! - `journal`: the handle; `writer`: its thread; `prepare`: the next segment, made ahead; `counts`.
+//! - `backup`: a stream of records that proves that it is whole, for people to keep.
 //! - `snapshot`: writing and reading one; `recovery`: reading a directory back.
 //! - `law_tests`: every bit flipped, every byte cut, every order of sectors after a power loss;
 //!   `tests`: stories.
@@ -46,6 +47,7 @@
 //! Left out: compression and encryption (the disk's and the caller's matter), direct and asynchronous
 //! IO (one thread that syncs is bound by the disk), network file systems.
 
+mod backup;
 mod counts;
 mod directory;
 mod error;
@@ -62,6 +64,7 @@ mod tests;
 mod window;
 mod writer;
 
+pub use backup::{BackupError, BackupPart, BackupReader, BackupSummary, BackupWriter};
 pub use counts::JournalCounts;
 pub use directory::{BLOB_BYTES_MAX, Directory, FORMAT_VERSION};
 pub use error::{Rejected, Stopped, StorageError};

@@ -194,7 +194,9 @@ pub(super) fn scan<E>(
                 at += FRAME_HEADER_BYTES;
                 break Ending::Ended(kind);
             }
-            Found::Frame(Kind::Footer, _) => break Ending::Damaged("no segment has such a record"),
+            Found::Frame(Kind::Footer | Kind::About, _) => {
+                break Ending::Damaged("no segment has such a record");
+            }
             Found::End => break tail(file, salt, at, "there is no record where one must be"),
             Found::Bad(what) => break tail(file, salt, at, what),
         }

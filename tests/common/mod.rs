@@ -114,12 +114,51 @@ pub(crate) fn installed(program: &str) -> bool {
     probe.is_ok_and(|status| status.success())
 }
 
+/// How a node is started, each time.
+#[derive(Clone, Default)]
+pub(crate) struct Launch {
+    pub(crate) name: String,
+    /// A program that starts it, with arguments; none: it is started straight.
+    pub(crate) through: Vec<String>,
+    /// Arguments beyond the name.
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Launch {
+    /// Starts it in `folder`; what it prints is added to the file `output` there, and the file
+    /// `ready` tells when its doors are open.
+    fn spawn(&self, folder: &Path, more: &[&str]) -> Child {
+        let output = fs::File::options().create(true).append(true).open(folder.join("output"));
+        let output = output.expect("a file of our own");
+        let program = quorumor();
+        let mut command = match self.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program.get_program()).stdin(Stdio::null());
+                for (name, value) in program.get_envs() {
+                    match value {
+                        Some(value) => command.env(name, value),
+                        None => command.env_remove(name),
+                    };
+                }
+                command
+            }
+            None => program,
+        };
+        command.args(["node", "--name", &self.name]).args(&self.arguments).args(more);
+        command.arg("--ready-file").arg(folder.join("ready")).current_dir(folder);
+        command.env("RUST_LOG", "info").envs(self.environment.iter().cloned());
+        command.stdout(output.try_clone().expect("an open file")).stderr(output);
+        command.spawn().expect("the program was built")
+    }
+}
+
 /// A node as a process of its own.
 pub(crate) struct NodeProcess {
     child: Child,
     folder: tempfile::TempDir,
-    name: String,
-    arguments: Vec<String>,
+    launch: Launch,
     /// Where it takes peers.
     pub(crate) listen: SocketAddr,
     /// Where it speaks the Redis protocol.
@@ -136,47 +175,41 @@ impl NodeProcess {
 
     /// The same, with more arguments.
     pub(crate) fn start_with(name: &str, peers: &[SocketAddr], more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let ready = folder.path().join("ready");
-        let output = fs::File::create(folder.path().join("output")).expect("a file of our own");
-        let mut command = quorumor();
-        let mut arguments = vec!["node", "--name", name, "--listen", "127.0.0.1:0"];
+        let mut arguments = vec!["--listen", "127.0.0.1:0"];
         arguments.extend(["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         arguments.extend(more);
         let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         arguments.extend(peers.iter().map(|peer| format!("--peer={peer}")));
-        command.args(&arguments).arg("--ready-file").arg(&ready).current_dir(folder.path());
-        command.env("RUST_LOG", "info");
-        command.stdout(output.try_clone().expect("an open file")).stderr(output);
-        let child = command.spawn().expect("the program was built");
+        Self::launch(Launch { name: name.to_owned(), arguments, ..Launch::default() })
+    }
+
+    /// Starts a node just so, and waits until its doors are open.
+    pub(crate) fn launch(launch: Launch) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let child = launch.spawn(folder.path(), &[]);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut node = Self {
-            child,
-            folder,
-            name: name.to_owned(),
-            arguments,
-            listen: nowhere,
-            resp: nowhere,
-            http: nowhere,
-        };
-        node.wait_until_ready(&ready);
+        let mut node =
+            Self { child, folder, launch, listen: nowhere, resp: nowhere, http: nowhere };
+        node.wait_until_ready();
         node
     }
 
     /// Starts it again, in the same folder and with the same arguments and then `more`, after it was
     /// killed or has ended.
     pub(crate) fn start_again(&mut self, more: &[&str]) {
-        let ready = self.folder.path().join("ready");
         // It stays behind after a kill.
-        let _ = fs::remove_file(&ready);
-        let output = fs::File::options().append(true).open(self.folder.path().join("output"));
-        let output = output.expect("a file of our own");
-        let mut command = quorumor();
-        command.args(&self.arguments).args(more).arg("--ready-file").arg(&ready);
-        command.current_dir(self.folder.path()).env("RUST_LOG", "info");
-        command.stdout(output.try_clone().expect("an open file")).stderr(output);
-        self.child = command.spawn().expect("the program was built");
-        self.wait_until_ready(&ready);
+        let _ = fs::remove_file(self.folder.path().join("ready"));
+        self.child = self.launch.spawn(self.folder.path(), more);
+        self.wait_until_ready();
+    }
+
+    /// Starts it again as it was, and waits for it to refuse that; answers what it printed this time.
+    pub(crate) fn start_in_vain(&mut self) -> (ExitStatus, String) {
+        let before = self.output().len();
+        self.child = self.launch.spawn(self.folder.path(), &[]);
+        let status =
+            eventually("a node to give up", || self.child.try_wait().expect("a child of ours"));
+        (status, self.output().split_off(before))
     }
 
     /// Ends it in order, and waits for that.
@@ -186,15 +219,17 @@ impl NodeProcess {
         let status = eventually("a node to end in order", || {
             self.child.try_wait().expect("a child of ours")
         });
-        assert!(status.success(), "{} ended with {status}", self.name);
+        assert!(status.success(), "{} ended with {status}", self.launch.name);
     }
 
-    fn wait_until_ready(&mut self, ready: &Path) {
+    fn wait_until_ready(&mut self) {
+        let ready = self.folder.path().join("ready");
         let text = eventually("a node to open its doors", || {
             if let Some(status) = self.child.try_wait().expect("a child of ours") {
-                panic!("{} ended with {status} before it was ready\n{}", self.name, self.output());
+                let name = &self.launch.name;
+                panic!("{name} ended with {status} before it was ready\n{}", self.output());
             }
-            fs::read_to_string(ready).ok()
+            fs::read_to_string(&ready).ok()
         });
         let told: serde_json::Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("the ready file says {text:?}: {error}"));
@@ -203,6 +238,11 @@ impl NodeProcess {
             spelled.parse().unwrap_or_else(|error| panic!("{door} of {text}: {error}"))
         };
         (self.listen, self.resp, self.http) = (address("listen"), address("resp"), address("http"));
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.launch.name
     }
 
     /// What the node has printed so far.
@@ -260,7 +300,7 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("--- what {} printed:\n{}", self.name, self.output());
+            eprintln!("--- what {} printed:\n{}", self.launch.name, self.output());
         }
     }
 }
@@ -273,10 +313,10 @@ pub(crate) fn cluster(size: usize) -> Vec<NodeProcess> {
         nodes.push(NodeProcess::start(&format!("node-{index}"), &peers));
     }
     for writer in &nodes {
-        let key = format!("hello-from-{}", writer.name);
+        let key = format!("hello-from-{}", writer.name());
         assert_eq!(writer.ask(&["SET", &key, "yes"]), Reply::Simple("OK".into()));
         for reader in &nodes {
-            eventually(&format!("{key} to reach {}", reader.name), || {
+            eventually(&format!("{key} to reach {}", reader.name()), || {
                 (reader.ask(&["GET", &key]) == Reply::Bulk("yes".into())).then_some(())
             });
         }
@@ -309,19 +349,35 @@ pub(crate) struct Client {
 impl Client {
     /// Connects; a reply that takes longer than [`PATIENCE`] is a failure.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("an open door");
+        Self::try_connect(address).expect("an open door")
+    }
+
+    /// Connects, if somebody is there.
+    ///
+    /// # Errors
+    /// When nobody is.
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        Self { stream: BufReader::new(stream) }
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Sends a request and reads its reply.
     pub(crate) fn ask(&mut self, request: &[&str]) -> Reply {
+        self.try_ask(request).expect("a reply")
+    }
+
+    /// Sends a request and reads its reply, if the node stays that long.
+    ///
+    /// # Errors
+    /// When it closes the connection, or says nothing for [`PATIENCE`].
+    pub(crate) fn try_ask(&mut self, request: &[&str]) -> io::Result<Reply> {
         let mut bytes = format!("*{}\r\n", request.len());
         for word in request {
             bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        self.send(bytes.as_bytes());
-        self.reply().expect("a reply")
+        self.try_send(bytes.as_bytes())?;
+        self.reply()
     }
 
     /// Sends bytes as they are, if the connection still is.

@@ -26,8 +26,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Exit;
+use super::client::HTTP_PORT;
 use super::exit::print;
-use super::node::{HTTP_PORT, PEER_PORT, RESP_PORT};
+use super::node::RESP_PORT;
+use super::settings::PEER_PORT;
 
 /// How long a program that is asked something may take.
 const ASK_MAX: Duration = Duration::from_secs(5);
