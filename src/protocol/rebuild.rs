@@ -313,7 +313,11 @@ impl Shard {
             })
             .collect();
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
-        for (stamp, dot, cell) in fill.own.into_values() {
+        for (stamp, dot, mut cell) in fill.own.into_values() {
+            // The origin may have changed meanwhile.
+            if dot.origin != origin {
+                cell.seen.insert(dot);
+            }
             again.entry(stamp).or_default().push((dot, cell));
         }
         for (dot, (stamp, cell)) in fill.attic.cells {
