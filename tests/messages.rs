@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use quorumor::protocol::boundary::{Input, Output, Request, Token};
-use quorumor::protocol::cell::{CellWrite, Content, Field, Key, Seen, Write};
+use quorumor::protocol::cell::{CellWrite, Content, Field, Key, RESERVED_PREFIX, Seen, Write};
 use quorumor::protocol::codec;
 use quorumor::protocol::config::{Config, Strategy as Direction};
 use quorumor::protocol::event::{Event, Misdeed};
 use quorumor::protocol::id::{NodeId, Origin, ShardId};
 use quorumor::protocol::message::{Envelope, Message, Scope, WIRE_VERSION};
+use quorumor::protocol::roster::{MEMBERS_MAX, Member, State};
 use quorumor::protocol::shard::Shard;
 use quorumor::protocol::stamp::{Dot, Epoch, Lamport, Stamp};
 use quorumor::protocol::time::Time;
@@ -37,12 +38,17 @@ struct Pair {
 impl Pair {
     /// Node 1 lacks a few writes of node 2 and the other way round.
     fn new(direction: Direction, eager: bool) -> Self {
+        Self::with_roster(direction, eager, false)
+    }
+
+    /// The same with or without a roster.
+    fn with_roster(direction: Direction, eager: bool, roster: bool) -> Self {
         let shard = |node: NodeId| {
             let mut config = Config::new(node, Origin(node.0 as u64), node.0 as u64);
             config.strategy = direction;
             config.eager = eager;
             config.delta_bytes_max = 50;
-            config.roster = false;
+            config.roster = roster;
             Shard::new(config)
         };
         let mut pair = Self {
@@ -103,6 +109,28 @@ impl Pair {
                     self.handle(node, Input::Wake);
                 }
             }
+        }
+    }
+
+    /// Carries everything there and back for a few intervals, and has node 1 fill itself anew in the
+    /// midst; `change` may change each frame, whose number and kind it is told.
+    fn converse(&mut self, mut change: impl FnMut(usize, &'static str, &mut Vec<u8>)) {
+        let mut number = 0;
+        for interval in 0..8 {
+            while !self.wire.is_empty() {
+                let (to, mut frame) = self.wire.remove(0);
+                let kind = codec::decode(&frame).expect("an undamaged message").message.kind();
+                change(number, kind, &mut frame);
+                self.receive(to, &frame);
+                number += 1;
+                assert!(number < 10_000, "an endless conversation");
+            }
+            if interval == 5 {
+                self.handle(ONE, Input::Request(Token(9), Request::Rebuild));
+            }
+            self.now = self.now + Duration::from_secs(1);
+            self.handle(ONE, Input::Wake);
+            self.handle(TWO, Input::Wake);
         }
     }
 
@@ -383,4 +411,107 @@ fn absurd_writes_are_refused_and_told() {
         let (misdeeds, unchanged) = misdeed(change);
         assert!(misdeeds.len() == 1 && unchanged, "change {at}: {misdeeds:?}");
     }
+}
+
+/// Greetings, reports and deltas that tell a horizon are in the conversation of two members.
+#[test]
+fn members_talk_and_agree() {
+    let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+    let mut kinds = BTreeMap::new();
+    let mut horizons = 0;
+    pair.converse(|_, kind, frame| {
+        *kinds.entry(kind).or_insert(0) += 1;
+        if let Message::Delta { chunk, .. } = codec::decode(frame).unwrap().message {
+            let captured = chunk.captured.as_ref();
+            horizons += usize::from(captured.is_some_and(|captured| captured.horizon.is_some()));
+        }
+    });
+    assert!(["greet", "report", "delta"].iter().all(|kind| kinds.contains_key(kind)), "{kinds:?}");
+    assert!(horizons > 0 && pair.one.counters().tombstones_collected > 0);
+    pair.settle();
+    assert!(pair.agree() && !pair.one.is_filling());
+}
+
+/// Any byte of a greeting or report may be another one, behind a right checksum.
+#[test]
+fn changed_greetings_and_reports_are_survived() {
+    let mut lengths = Vec::new();
+    let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+    pair.converse(|number, kind, frame| {
+        if matches!(kind, "greet" | "report") {
+            lengths.push((number, frame.len()));
+        }
+    });
+    assert!(lengths.len() > 8);
+    takes_little_memory(|| {
+        for (number, length) in lengths.into_iter().step_by(3) {
+            for at in (4..length).step_by(3) {
+                for byte in [0x00, 0x7f, 0xcf, 0xff] {
+                    let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+                    pair.converse(|now, _, whole| {
+                        if now == number {
+                            whole[at] = byte;
+                            *whole = frame(&whole[4..]);
+                        }
+                    });
+                }
+            }
+        }
+    });
+}
+
+proptest! {
+    /// Several changes anywhere in the conversation of two members.
+    #[test]
+    fn changed_talk_of_members_is_survived(
+        changes in proptest::collection::vec(
+            (0..80usize, any::<prop::sample::Index>(), any::<u8>()),
+            1..8,
+        ),
+    ) {
+        let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+        pair.converse(|now, _, whole| {
+            for (_, at, byte) in changes.iter().filter(|(number, ..)| *number == now) {
+                let at = 4 + at.index(whole.len() - 4);
+                whole[at] = *byte;
+                *whole = frame(&whole[4..]);
+            }
+        });
+    }
+}
+
+/// A member may write about as many nodes as it likes: only so many are remembered.
+#[test]
+fn an_absurd_roster_is_bounded() {
+    let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+    pair.settle();
+    let first = pair.two.vector().origin(pair.two.config().origin).map_or(0, |held| held.last());
+    for number in 1..=2 * MEMBERS_MAX as u64 {
+        let origin = pair.two.config().origin;
+        let lamport = Lamport(pair.one.lamport().0.max(first) + number);
+        let member = Member {
+            state: State::Active,
+            origin: Origin(1_000 + number),
+            incarnation: 1,
+            name: "n".repeat(if number % 2 == 0 { 10 } else { 1_000 }),
+        };
+        let cell = CellWrite {
+            key: Key::from(RESERVED_PREFIX),
+            field: Field::new(&NodeId(1_000 + u128::from(number)).to_bytes()),
+            content: Content::from(&rmp_serde::to_vec(&member).expect("it can be encoded")[..]),
+            seen: Seen::default(),
+        };
+        let stamp = Stamp { epoch: Epoch(0), lamport, origin };
+        let writes = vec![Write::new(stamp, first + number, vec![cell])];
+        let message = Message::Push { writes, relay: None };
+        let envelope = pair.two.wrap(message);
+        pair.handle(ONE, Input::Message(TWO, envelope));
+    }
+    let known = pair.one.members().count();
+    assert!((MEMBERS_MAX / 2..=MEMBERS_MAX).contains(&known), "{known} members");
+    assert!(pair.one.members().all(|(_, member)| member.name.len() <= 256));
+    // And it goes on as before.
+    pair.handle(ONE, Input::Request(Token(1), Request::Set { key: b"after", value: b"it" }));
+    pair.handle(ONE, Input::Wake);
+    assert!(pair.one.reader().contains(b"after"));
 }

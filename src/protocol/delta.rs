@@ -243,7 +243,7 @@ impl Exchanges {
 
 impl Outgoing {
     /// An exchange that brings a peer, which holds `theirs`, all that `ours` has more; `None` if
-    /// that is nothing.
+    /// that is nothing, unless the peer fills itself (and is told the horizon): it waits for the end.
     pub(super) fn new(
         round: RoundId,
         id: ExchangeId,
@@ -258,7 +258,7 @@ impl Outgoing {
                 ranges.into_iter().map(move |(first, last)| (origin, first, last))
             })
             .collect();
-        (!ranges.is_empty()).then(|| Self {
+        (!ranges.is_empty() || ours.horizon.is_some()).then(|| Self {
             round,
             deadline,
             id,

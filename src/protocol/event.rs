@@ -91,6 +91,18 @@ pub enum Event {
         /// The keys of its cells, in their order.
         keys: Vec<Key>,
     },
+    /// A deletion that was collected here, and never came to those from whom this node filled itself,
+    /// was made anew.
+    Redeleted {
+        /// The key.
+        key: Key,
+        /// The stamp of the version that it deletes.
+        of: Stamp,
+        /// The stamp of the deletion.
+        stamp: Stamp,
+        /// The name of its cell.
+        dot: Dot,
+    },
     /// This node has filled itself anew.
     Rebuilt {
         /// How many writes were made anew.

@@ -45,6 +45,10 @@ pub(super) struct Peer {
     pub(super) told: Option<(Origin, Standing, bool)>,
     /// When it was last asked to greet.
     pub(super) asked: Option<Time>,
+    /// How often it was asked since it was last cleared both ways.
+    pub(super) asked_in_vain: u32,
+    /// How many dots its horizon had when it last greeted.
+    pub(super) collected: u64,
     /// The hash of what was last reported to it.
     pub(super) reported: Option<DigestHash>,
 }
@@ -79,6 +83,8 @@ impl Peers {
             standing: Standing::Unknown,
             told: None,
             asked: None,
+            asked_in_vain: 0,
+            collected: 0,
             reported: None,
         };
         self.live.entry(peer).or_insert(fresh).round_trip = round_trip;

@@ -13,6 +13,9 @@
 //! - what clients write meanwhile is made anew as well, with stamps above all that the donor had
 //!   seen: a write with a stamp below a collected tombstone's would show at some nodes and not at
 //!   others;
+//! - what was deleted here stays deleted, even where the tombstone has been collected and so is not in
+//!   the attic. What this node held (`had`) and neither shows nor has put away was deleted: where the
+//!   donor brings such a version, it is deleted once more;
 //! - it does not happen too often: two nodes that distrust each other do not do so for ever.
 //!
 //! If there is nobody left to fill from, since all others begin anew as well, what is in the attic is
@@ -21,7 +24,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::boundary::Output;
+use super::boundary::{Output, Reply};
 use super::cell::{CellWrite, Content, Field, Key, Write};
 use super::delta::{Captured, PATIENCE};
 use super::event::{Distrust, Event};
@@ -41,8 +44,20 @@ const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long a node waits for a donor while all that it is linked with begin anew as well.
 const LONELY_MAX: Duration = Duration::from_secs(30);
 
-/// What was put away, by the dots.
-pub(super) type Attic = BTreeMap<Dot, (Stamp, CellWrite)>;
+/// How long a node waits for a donor that has collected as much as it has to hold, while there are
+/// only others: longer than it takes to greet everybody again.
+const CHOOSY_MAX: Duration = PATIENCE;
+
+/// What a node had when it began anew.
+#[derive(Debug, Default)]
+pub(super) struct Attic {
+    /// What it has put away, by the dots.
+    cells: BTreeMap<Dot, (Stamp, CellWrite)>,
+    /// What it held: of this, what is not among the cells was replaced or deleted.
+    had: VersionVector,
+    /// Up to where tombstones were collected.
+    horizon: VersionVector,
+}
 
 /// What a node that fills itself has put away, and from whom it fills itself.
 #[derive(Debug)]
@@ -52,6 +67,10 @@ pub(super) struct Fill {
     /// may replace it, and be dropped again.
     own: BTreeMap<(Key, Field), (Stamp, Dot, CellWrite)>,
     donor: Option<(NodeId, Time)>,
+    /// Who did not let this node in, and how many dots a donor's horizon must have. Two nodes that
+    /// are both behind would else fill themselves from each other.
+    fenced_by: Option<NodeId>,
+    horizon_dots_min: u64,
     /// Since when there is no donor.
     lonely: Time,
 }
@@ -63,10 +82,35 @@ pub(super) struct Anew {
     pause: Duration,
 }
 
+impl Attic {
+    /// Everything that a node had.
+    pub(super) fn of(
+        cells: impl IntoIterator<Item = (Stamp, Dot, CellWrite)>,
+        had: VersionVector,
+        horizon: VersionVector,
+    ) -> Self {
+        let cells = cells.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell))).collect();
+        Self { cells, had, horizon }
+    }
+
+    /// Adds what has come since, but for what had been replaced or deleted before.
+    pub(super) fn add(&mut self, cells: impl IntoIterator<Item = (Stamp, Dot, CellWrite)>) {
+        let new = cells.into_iter().filter(|(_, dot, _)| !self.had.contains(*dot));
+        self.cells.extend(new.map(|(stamp, dot, cell)| (dot, (stamp, cell))));
+    }
+}
+
 impl Fill {
     /// A node that goes on filling itself.
     pub(super) fn again(attic: Attic) -> Self {
-        Self { attic, own: BTreeMap::new(), donor: None, lonely: Time::START }
+        Self {
+            horizon_dots_min: attic.horizon.dots(),
+            attic,
+            own: BTreeMap::new(),
+            donor: None,
+            fenced_by: None,
+            lonely: Time::START,
+        }
     }
 
     /// Takes note of a write that is made while the node fills itself.
@@ -78,6 +122,11 @@ impl Fill {
                 self.own.insert(name, (write.stamp, dot, cell.clone()));
             }
         }
+    }
+
+    /// Takes note of who did not let this node in, and how many dots its horizon has.
+    pub(super) fn fenced(&mut self, by: NodeId, horizon_dots: u64) {
+        (self.fenced_by, self.horizon_dots_min) = (Some(by), horizon_dots);
     }
 
     pub(super) fn donor(&self) -> Option<NodeId> {
@@ -118,22 +167,23 @@ impl Shard {
             && !self.gave
             && self.horizon.is_empty()
             && cells.iter().all(|(_, dot, _)| dot.origin == origin);
-        let (mut attic, mut own) = (BTreeMap::new(), BTreeMap::new());
+        let (mut attic, mut own) = (Vec::new(), BTreeMap::new());
         for (stamp, dot, cell) in cells {
             if keeps_origin {
                 own.insert((cell.key.clone(), cell.field.clone()), (stamp, dot, cell));
             } else {
-                attic.insert(dot, (stamp, cell));
+                attic.push((stamp, dot, cell));
             }
         }
-        self.fill = Some(Fill { attic, own, donor: None, lonely: now });
+        let horizon = std::mem::take(&mut self.horizon);
+        let attic = Attic::of(attic, self.vector.clone(), horizon);
+        self.fill = Some(Fill { own, lonely: now, ..Fill::again(attic) });
         self.roster.begin_anew();
         if !keeps_origin {
             self.begin_life(output);
         }
         self.empty(output);
         self.close_all(output);
-        self.horizon = VersionVector::default();
         self.forget_collection();
         output.events.push(Event::Rebuilding { why });
         self.enroll_self(now, State::Active, output);
@@ -192,15 +242,19 @@ impl Shard {
                 .filter(|(_, dot, cell)| dot.origin != origin && !cell.key.is_reserved())
                 .collect();
             if let Some(fill) = &mut self.fill {
-                let brought = brought.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell)));
-                fill.attic.extend(brought);
+                fill.attic.add(brought);
             }
             self.empty(output);
             output.events.push(Event::Refilling);
         }
-        let donors: Vec<_> = self.peers.ids().filter(|peer| useful(self, *peer)).collect();
-        let donor = self.rng.choice(donors);
+        let mut donors: Vec<_> = self.peers.ids().filter(|peer| useful(self, *peer)).collect();
         let Some(fill) = &mut self.fill else { return };
+        if fill.donor.is_some() || now.since(fill.lonely) < CHOOSY_MAX {
+            let least = fill.horizon_dots_min;
+            donors.retain(|id| self.peers.live(*id).is_some_and(|peer| peer.collected >= least));
+        }
+        let fencer = fill.fenced_by.filter(|fencer| donors.contains(fencer));
+        let donor = fencer.or_else(|| self.rng.choice(donors));
         if fill.donor.is_some() {
             fill.lonely = now;
         }
@@ -238,17 +292,34 @@ impl Shard {
         let Some(fill) = self.fill.take() else { return };
         self.vector.merge(&captured.vector);
         self.horizon = horizon;
+        if self.vector.covers(&fill.attic.horizon) {
+            self.horizon.merge(&fill.attic.horizon);
+        }
         if self.keeps_records() {
             output.append.held(&captured.vector);
             output.append.horizon(&self.horizon);
         }
         self.close_all(output);
         let origin = self.config.origin;
+        let gone: Vec<_> = self
+            .store
+            .all()
+            .filter(|(_, dot, cell)| {
+                let had = fill.attic.had.contains(*dot) && !fill.attic.cells.contains_key(dot);
+                had && dot.origin != origin
+                    && !cell.key.is_reserved()
+                    && cell.content != Content::Tombstone
+            })
+            .collect();
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
-        for (stamp, dot, cell) in fill.own.into_values() {
+        for (stamp, dot, mut cell) in fill.own.into_values() {
+            // The origin may have changed meanwhile.
+            if dot.origin != origin {
+                cell.seen.insert(dot);
+            }
             again.entry(stamp).or_default().push((dot, cell));
         }
-        for (dot, (stamp, cell)) in fill.attic {
+        for (dot, (stamp, cell)) in fill.attic.cells {
             if !self.vector.contains(dot) {
                 let mut cell = cell;
                 cell.seen.insert(dot);
@@ -257,11 +328,11 @@ impl Shard {
         }
         let mut kept = 0;
         for (of, mut cells) in again {
-            cells.retain(|(dot, cell)| {
+            // Deletions as well, even where nothing shows: who knew as much as their writer, but not of
+            // them, may still bring what they have beaten.
+            cells.retain(|(_, cell)| {
                 let standing = self.store.standing(&cell.key, &cell.field);
-                let greater = standing.is_some_and(|(stamp, _)| stamp > of);
-                let shows = standing.is_some_and(|(_, shows)| shows);
-                !greater && (dot.origin == origin || shows || cell.content != Content::Tombstone)
+                standing.is_none_or(|stamp| stamp <= of)
             });
             if cells.is_empty() {
                 continue;
@@ -269,11 +340,15 @@ impl Shard {
             cells.sort_by_key(|(dot, _)| *dot);
             let cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
             let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
-            if let super::boundary::Reply::Written { stamp, dot, .. } =
-                self.write(now, cells, 0, output)
-            {
+            if let Reply::Written { stamp, dot, .. } = self.write(now, cells, 0, output) {
                 kept += 1;
                 output.events.push(Event::Rewritten { of, stamp, dot, keys });
+            }
+        }
+        for (of, dot, cell) in gone {
+            // What replaced it here has done so again, if it was not a deletion.
+            if self.store.stamp(dot).is_some() {
+                kept += usize::from(self.delete_anew(now, of, cell, output));
             }
         }
         if self.keeps_records() {
@@ -281,5 +356,16 @@ impl Shard {
         }
         output.events.push(Event::Rebuilt { kept });
         self.greet_all(now, output);
+    }
+
+    /// Deletes a version once more, of which the deletion has been collected; says whether it did.
+    fn delete_anew(&mut self, now: Time, of: Stamp, cell: CellWrite, output: &mut Output) -> bool {
+        let (key, seen) = self.store.prepare(&cell.key, &cell.field, self.config.origin);
+        let cell = CellWrite { key: key.clone(), content: Content::Tombstone, seen, ..cell };
+        let Reply::Written { stamp, dot, .. } = self.write(now, vec![cell], 0, output) else {
+            return false;
+        };
+        output.events.push(Event::Redeleted { key, of, stamp, dot });
+        true
     }
 }

@@ -126,12 +126,15 @@ impl Recovery {
 
     /// Puts what is here into the attic, but for the roster.
     fn put_away(&mut self) {
-        let attic = self.attic.get_or_insert_default();
-        let cells = self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved());
-        attic.extend(cells.map(|(stamp, dot, cell)| (dot, (stamp, cell))));
+        let cells: Vec<_> =
+            self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
         self.store.clear();
-        self.vector = VersionVector::default();
-        self.horizon = VersionVector::default();
+        let vector = std::mem::take(&mut self.vector);
+        let horizon = std::mem::take(&mut self.horizon);
+        match &mut self.attic {
+            Some(attic) => attic.add(cells),
+            None => self.attic = Some(Attic::of(cells, vector, horizon)),
+        }
     }
 
     fn hold(&mut self, cell: &Recorded) {

@@ -56,6 +56,13 @@ pub const MEMBERS_MAX: usize = 4_096;
 /// The longest name in an entry, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
+/// How many peers that are not cleared are asked to greet in one interval: as many as a push goes to.
+const UNCLEARED_ASKED_MAX: usize = 16;
+
+/// How often the pause between two such questions to one peer is doubled: to about a minute, if
+/// rounds come every second.
+const ASK_DOUBLINGS_MAX: u32 = 6;
+
 /// What a member is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum State {
@@ -346,7 +353,7 @@ impl Shard {
         let you = origin.map(|origin| (origin, link.standing));
         link.told = you.map(|(origin, standing)| (origin, standing, filling));
         if asks {
-            link.asked = Some(now);
+            (link.asked, link.asked_in_vain) = (Some(now), link.asked_in_vain.saturating_add(1));
         }
         self.roster.greetings += 1;
         let entry = self.roster.own.and_then(|dot| Some((dot, self.store.cell(dot)?)));
@@ -371,6 +378,21 @@ impl Shard {
         if link.asked.is_none_or(|asked| now.since(asked) >= self.config.interval) {
             self.greet(now, peer, true, output);
         }
+    }
+
+    /// Asks some peers that are not cleared both ways to greet: a greeting was lost.
+    pub(super) fn ask_uncleared(&mut self, now: Time, output: &mut Output) {
+        let interval = self.config.interval;
+        let due = |peer: &NodeId| {
+            self.peers.live(*peer).is_some_and(|link| {
+                let pause = interval * (1 << link.asked_in_vain.min(ASK_DOUBLINGS_MAX));
+                !(link.takes && link.gives) && link.asked.is_none_or(|at| now.since(at) >= pause)
+            })
+        };
+        let mut peers: Vec<_> = self.peers.ids().filter(due).collect();
+        peers.sort_by_key(|peer| self.peers.live(*peer).and_then(|link| link.asked));
+        peers.truncate(UNCLEARED_ASKED_MAX);
+        peers.into_iter().for_each(|peer| self.greet(now, peer, true, output));
     }
 
     /// Takes no notice of a message that does not count.
@@ -446,18 +468,26 @@ impl Shard {
                 if self.fill.is_none()
                     && (held.covers(&self.horizon) || self.rank() < greet.rank) =>
             {
-                return self.rebuild(now, Distrust::Behind, output);
+                self.rebuild(now, Distrust::Behind, output);
+                if let Some(fill) = &mut self.fill {
+                    fill.fenced(peer, greet.rank.collected);
+                }
+                return;
             }
             _ => {}
         }
         let filling = self.fill.is_some();
         let Some(link) = self.peers.live_mut(peer) else { return };
         (link.standing, link.filling) = (standing, greet.filling);
+        link.collected = greet.rank.collected;
         let before = (link.takes, link.gives);
         let cleared = standing == Standing::Active;
         link.takes = cleared && !greet.filling;
         link.gives = cleared && !filling && said == Some(Standing::Active);
         let now_is = (link.takes, link.gives);
+        if now_is == (true, true) || new_life {
+            link.asked_in_vain = 0;
+        }
         answers |= link.told != Some((origin, standing, filling));
         if before != now_is {
             self.pushes.reroute();

@@ -67,7 +67,9 @@ impl Shard {
         output: &mut Output,
     ) {
         let ours = self.summary();
-        if ours.0 == hash {
+        // Who fills itself waits for the end of a delta, even of an empty one.
+        let filling = self.fill.is_some() || self.peers.live(peer).is_some_and(|it| it.filling);
+        if ours.0 == hash && !filling {
             self.counters.rounds_equal += 1;
             if ours.1 != fingerprint {
                 self.differ(now, peer, hash, output);
@@ -111,7 +113,7 @@ impl Shard {
             return self.distrust(peer, why, output);
         }
         // "Give" needs our digest, and only where the peer has something that we lack.
-        let tells = wish.give && !self.vector.covers(&theirs);
+        let tells = wish.give && (self.fill.is_some() || !self.vector.covers(&theirs));
         if wish.take && self.send_delta(now, peer, round, &theirs, tells, output) {
             return;
         }

@@ -683,6 +683,9 @@ impl Shard {
                 if link != Some((true, true)) {
                     self.greet(now, partner, true, output);
                 }
+                if self.config.roster {
+                    self.ask_uncleared(now, output);
+                }
             }
             self.next_round = Some(now + self.config.interval);
         }

@@ -28,6 +28,7 @@
 use std::time::Duration;
 
 use super::boundary::{Lane, Output};
+use super::cell::Seen;
 use super::digest::{Digest, DigestHash};
 use super::event::Event;
 use super::id::{NodeId, Origin};
@@ -249,7 +250,12 @@ impl Shard {
             if self.keeps_records() {
                 output.append.horizon(&stable);
             }
-            let count = ready.iter().filter(|dot| self.store.collect(**dot)).count();
+            let mut count = 0;
+            for dot in ready {
+                let Some(beaten) = self.store.collect(dot) else { continue };
+                count += 1;
+                self.hold_beaten(&beaten, output);
+            }
             self.counters.tombstones_collected += count as u64;
             output.events.push(Event::Collected { count });
         }
@@ -257,6 +263,29 @@ impl Shard {
             let next = Dot { seq: last.seq.saturating_add(1), ..*last };
             self.collection.slice = Some((stable, next));
             self.collection.next = Some(now + SLICE_PAUSE);
+        }
+    }
+
+    /// Marks the versions that a collected tombstone had beaten, which may never have come here: when
+    /// they have died with those who had them, only the tombstone names them, and a node that comes
+    /// back with one would take it for unseen and make it anew.
+    ///
+    /// Every active member has the tombstone, so none has any of these or ever will.
+    fn hold_beaten(&mut self, beaten: &Seen, output: &mut Output) {
+        let missing = beaten.iter().filter(|dot| {
+            let possible = dot.seq <= self.lamport.0 && dot.origin != self.config.origin;
+            let room = self.vector.leaves_room_for(dot.origin, (dot.seq, dot.seq));
+            possible && room && !self.vector.contains(*dot)
+        });
+        let mut held = VersionVector::default();
+        for dot in missing {
+            held.insert(dot);
+        }
+        if !held.is_empty() {
+            self.vector.merge(&held);
+            if self.keeps_records() {
+                output.append.held(&held);
+            }
         }
     }
 

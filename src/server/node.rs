@@ -516,6 +516,7 @@ impl Inner {
             Event::Rebuilding { why } => log::warn!("fills itself anew: {why}"),
             Event::Refilling => log::info!("fills itself from another peer"),
             Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
+            Event::Redeleted { of, stamp, .. } => log::debug!("{of} was deleted anew by {stamp}"),
             Event::Rebuilt { kept } => {
                 log::warn!("has filled itself anew; {kept} writes were made anew");
             }

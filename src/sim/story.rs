@@ -269,6 +269,10 @@ impl Story {
             Event::Renewed { .. } => "goes on as a new origin".to_owned(),
             Event::Rebuilding { why } => format!("REBUILDS itself: {why}"),
             Event::Refilling => "drops what it was filled with".to_owned(),
+            Event::Redeleted { key, of, stamp, .. } => {
+                let (of, stamp) = (self.stamp(*of), self.stamp(*stamp));
+                format!("deletes {of} of {key} anew by {stamp}")
+            }
             Event::Rewritten { of, stamp, .. } => {
                 format!("makes {} anew as {}", self.stamp(*of), self.stamp(*stamp))
             }

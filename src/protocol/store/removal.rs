@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 use super::super::cell::Key;
-use super::super::cell::{CellWrite, Content, Field};
+use super::super::cell::{CellWrite, Content, Field, Seen};
 use super::super::repair::prevails;
 use super::super::stamp::{Dot, Stamp};
 use super::super::version::VersionVector;
@@ -18,14 +18,17 @@ impl Store {
         self.books = Books::default();
     }
 
-    /// Removes the tombstone that `dot` names, if it is kept; says whether it was.
+    /// Removes the tombstone that `dot` names, if it is kept; answers which versions it had beaten, as
+    /// far as it names them: none if it is that of a field, whose writer may have seen what it leaves
+    /// standing.
     ///
     /// Nothing takes its place, and nothing is told to be displaced: whoever calls this knows that
     /// nobody is owed the tombstone.
-    pub(in crate::protocol) fn collect(&mut self, dot: Dot) -> bool {
+    pub(in crate::protocol) fn collect(&mut self, dot: Dot) -> Option<Seen> {
         if !self.books.tombstones.contains(&dot) {
-            return false;
+            return None;
         }
+        let mut beaten = Seen::default();
         let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
         let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
         let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
@@ -34,6 +37,10 @@ impl Store {
         let field = field.expect("the index names only cells that are kept");
         if let Some(old) = entry.take(&field) {
             self.books.strike(&key, &field, &old);
+            if field.is_whole_key() {
+                beaten.merge(&old.seen);
+                beaten.merge(&old.known);
+            }
         }
         let is_empty = entry.cells().next().is_none();
         drop(entry);
@@ -42,7 +49,7 @@ impl Store {
             self.keys[slot.0 as usize] = None;
             self.free.push(slot);
         }
-        true
+        Some(beaten)
     }
 
     /// Puts a cell where it should be already: if it is lacking, or an older version is there, or
@@ -135,14 +142,12 @@ impl Store {
         })
     }
 
-    /// What stands where a cell of this name would come: the greatest stamp that covers it, and
-    /// whether anything shows there.
-    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<(Stamp, bool)> {
+    /// The greatest stamp that stands where a cell of this name would come, if any does.
+    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<Stamp> {
         let entry = self.map.get(key)?;
         let own = entry
             .cells()
             .filter(|(name, _)| field.is_whole_key() || name.is_none_or(|name| name == field));
-        let stamp = own.map(|(_, cell)| cell.stamp()).max()?;
-        Some((stamp, entry.is_live()))
+        own.map(|(_, cell)| cell.stamp()).max()
     }
 }

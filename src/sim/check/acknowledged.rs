@@ -61,14 +61,7 @@ impl Acknowledged {
         for (node, shard) in world.shards() {
             let reader = shard.reader();
             for (key, floor) in &self.floors {
-                let standing = reader.stamp(oracle.key(*key));
-                // That a deletion was to be shown is seen by nothing being there: a node that fills
-                // itself anew does not make its own deletion anew where nothing shows anyhow.
-                let shows = standing.is_some_and(|(_, shows)| shows);
-                if !shows && oracle.is_deletion(*key, *floor) {
-                    continue;
-                }
-                let shown = standing.map(|(stamp, _)| stamp);
+                let shown = reader.stamp(oracle.key(*key)).map(|(stamp, _)| stamp);
                 if shown.is_none_or(|shown| shown < *floor)
                     && !oracle.may_pass(*key, *floor, shown)
                     && !(shown.is_none() && oracle.is_collected(shard, *key, *floor))

@@ -263,6 +263,9 @@ impl Checks {
                     self.expected.conflicts.clear();
                 }
                 Event::Rewritten { of, stamp, dot, keys } => {
+                    let result =
+                        resurrection::check_made_anew(shard, node, &self.oracle, *of, keys);
+                    self.heard(world, result)?;
                     let conflicts = self.oracle.rewritten(node, *of, (*stamp, *dot), keys)?;
                     self.expected.conflicts.extend(conflicts);
                     let keys = keys.iter().map(|key| self.oracle.number(key));
@@ -270,6 +273,12 @@ impl Checks {
                     if let Some(record) = self.oracle.records().last() {
                         self.acknowledged.add(record);
                     }
+                }
+                Event::Redeleted { key, stamp, dot, .. } => {
+                    let key = self.oracle.number(key);
+                    let cells = vec![(key, Content::Tombstone)];
+                    self.oracle.written(node, (*stamp, *dot), cells, world.frames(node))?;
+                    self.expected.touched.push(key);
                 }
                 Event::Collected { .. } => {
                     self.oracle.collect(shard);

@@ -136,13 +136,6 @@ impl Oracle {
         record.cells.get(*cell).map(|cell| (record.stamp, cell))
     }
 
-    /// Whether the write with this stamp deleted the key.
-    pub(super) fn is_deletion(&self, key: usize, stamp: Stamp) -> bool {
-        let record = self.by_stamp.get(&stamp).map(|number| &self.records[*number]);
-        let cell = record.and_then(|record| record.cell(key));
-        cell.is_some_and(|cell| cell.content == Content::Tombstone)
-    }
-
     /// The write that a node should show for a key, and its cell.
     pub(super) fn shown(&self, node: usize, key: usize) -> Option<(&Record, &CellRecord)> {
         let record = &self.records[*self.models[node].shows.get(&key)?];
