@@ -277,7 +277,7 @@ impl Checks {
                 Event::Redeleted { key, stamp, dot, .. } => {
                     let key = self.oracle.number(key);
                     let cells = vec![(key, Content::Tombstone)];
-                    self.oracle.written(node, (*stamp, *dot), cells, world.frames(node))?;
+                    self.oracle.written(node, (*stamp, *dot), cells)?;
                     self.expected.touched.push(key);
                 }
                 Event::Collected { .. } => {
