@@ -40,10 +40,19 @@ const HEAD_BYTES: usize = 5;
 pub struct Append {
     /// Records, one behind the other: durable together or not at all.
     pub records: Vec<u8>,
+    /// Whether a client's write is among the records, whose answer may have to wait for them.
+    pub awaited: bool,
     /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
     /// before them are durable.
     pub tell: Option<u64>,
     /// The stamp and number of the last cell.
+    last: Option<(Stamp, u64)>,
+}
+
+/// A place in the records of an output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    end: usize,
     last: Option<(Stamp, u64)>,
 }
 
@@ -151,6 +160,7 @@ impl Append {
             self.records = Vec::new();
         }
         self.records.clear();
+        self.awaited = false;
         self.tell = None;
         self.last = None;
     }
@@ -196,9 +206,23 @@ impl Append {
         }
     }
 
+    /// Where the records end, to [take back](Self::take_back) what follows.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { end: self.records.len(), last: self.last }
+    }
+
+    /// Takes back what was added since.
+    pub(super) fn take_back(&mut self, mark: Mark) {
+        self.records.truncate(mark.end);
+        self.last = mark.last;
+    }
+
     /// A cell that lost; its value is not worth recording.
-    pub(super) fn lost(&mut self, stamp: Stamp, seq: u64, covers: u32, cell: &CellWrite) {
-        let CellWrite { key, field, seen, .. } = cell;
+    pub(super) fn lost(
+        &mut self,
+        (stamp, seq, covers): (Stamp, u64, u32),
+        (key, field, seen): (&Key, &Field, &Seen),
+    ) {
         self.add(8, &(stamp, seq, covers, (key, field, Content::Tombstone, seen)));
     }
 

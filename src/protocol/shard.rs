@@ -377,6 +377,7 @@ impl Shard {
         self.seq = last;
         if self.keeps_records() {
             self.recording.reserve(lamport, &mut output.append);
+            output.append.awaited = true;
         }
         self.counters.writes_local += 1;
         if self.config.eager {
@@ -428,22 +429,26 @@ impl Shard {
             missing = true;
             let key = cell.key.clone();
             let append = &mut output.append;
+            let mark = append.mark();
+            let lost = keeps_records.then(|| (cell.field.clone(), cell.seen.clone()));
             if keeps_records {
                 // Before it goes away into the store.
-                match self.store.would_lose(stamp, &cell) {
-                    true => append.lost(stamp, dot.seq, covers, &cell),
-                    false => append.cell(stamp, dot.seq, covers, &cell),
-                }
+                append.cell(stamp, dot.seq, covers, &cell);
             }
-            if key.is_reserved() {
-                let (field, content) = (cell.field.clone(), cell.content.clone());
-                match self.store.merge(stamp, dot.seq, cell) {
+            let reserved = key.is_reserved().then(|| (cell.field.clone(), cell.content.clone()));
+            let merged = self.store.merge(stamp, dot.seq, cell);
+            if let (Some((field, seen)), false) = (lost, matches!(merged, Merged::Won { .. })) {
+                append.take_back(mark);
+                append.lost((stamp, dot.seq, covers), (&key, &field, &seen));
+            }
+            if let Some((field, content)) = reserved {
+                match merged {
                     Merged::Won { .. } => self.roster.note(&field, stamp, &content),
                     Merged::Lost { .. } | Merged::Known => stands = false,
                 }
                 continue;
             }
-            match self.store.merge(stamp, dot.seq, cell) {
+            match merged {
                 Merged::Won { lost } => {
                     for loser in lost {
                         self.conflict(key.clone(), stamp, loser, output);

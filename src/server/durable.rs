@@ -2,7 +2,8 @@
 //!
 //! A shard's records go to the journal before anything else of its output is done. With
 //! [`Durability::Always`] clients are answered when the journal has synced so far: the answer waits,
-//! not the connection's reader. Messages do not wait: what a peer gets to know of a write that is then
+//! not the connection's reader. What peers have written is synced within the interval in any case:
+//! nobody waits for it here. Messages do not wait: what a peer gets to know of a write that is then
 //! lost here comes back from that peer, as the next life of this node is another origin.
 //!
 //! # When the journal takes nothing
@@ -14,13 +15,15 @@
 //! When the journal since the last snapshot is longer than the state, or has reached a bound, the
 //! state is streamed to a new one in slices, each under the shard's lock for less than a millisecond.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
+use event_listener::Event;
 use futures_lite::future;
 use parking_lot::Mutex;
 
@@ -96,6 +99,10 @@ pub(super) struct Durable {
     is_open: AtomicBool,
     state: Mutex<State>,
     tells: Mutex<Tells>,
+    /// Who waits for which place in the journal; one entry per batch of a client's requests.
+    waiting: Mutex<BTreeMap<Position, Vec<Waker>>>,
+    /// Told by the syncing thread after every sync.
+    synced: Event,
     /// The node, once it runs; told by the syncing thread.
     node: Arc<OnceLock<Weak<Inner>>>,
     recovered: Recovered,
@@ -172,10 +179,7 @@ pub(super) fn rise(
                 inner.released(position);
             }
         }),
-        ..JournalOptions::new(match storage.durability {
-            Durability::Always => Sync::Asked,
-            _ => Sync::Interval(storage.sync_interval),
-        })
+        ..JournalOptions::new(Sync::Interval(storage.sync_interval))
     };
     let (journal, found) = Journal::open(&directory, options, &mut visit, &mut progress)?;
     let cells = recovery.cells();
@@ -220,6 +224,8 @@ pub(super) fn rise(
         durability: storage.durability,
         sync_interval: storage.sync_interval,
         tells: Mutex::default(),
+        waiting: Mutex::default(),
+        synced: Event::new(),
         node: slot,
         recovered: Recovered { cells, took },
         snapshotting: AtomicBool::new(false),
@@ -254,7 +260,7 @@ impl Durable {
                     async_std::task::spawn(async move { inner.released(last) });
                 }
             }
-            if self.durability == Durability::Always && !append.records.is_empty() {
+            if self.durability == Durability::Always && append.awaited {
                 self.sync_soon();
                 waits = Some(last);
             }
@@ -275,6 +281,48 @@ impl Durable {
             asked.store(false, Ordering::Release);
             journal.sync_now();
         });
+    }
+
+    /// Waits until the journal is durable up to a place.
+    ///
+    /// Who waits is woken when its own place has come, and by a task on the executor: the syncing
+    /// thread wakes one task per sync, whatever the number of clients.
+    fn poll_synced(
+        &self,
+        position: Position,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Stopped>> {
+        let is_synced = || match self.journal.durable() >= position {
+            true => Some(Ok(())),
+            false if self.is_open() => None,
+            // It may have come so far before it stopped.
+            false => self.journal.is_synced(position),
+        };
+        if let Some(result) = is_synced() {
+            return Poll::Ready(result);
+        }
+        self.waiting.lock().entry(position).or_default().push(context.waker().clone());
+        // Looked at again: what came in between has woken nobody.
+        is_synced().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ends the task that wakes clients, as there is no node any more.
+    pub(super) fn let_go(&self) {
+        self.synced.notify(usize::MAX);
+    }
+
+    /// Wakes those who wait for what is durable now; all of them if nothing will be any more.
+    fn wake(&self) {
+        let ready = {
+            let mut waiting = self.waiting.lock();
+            if self.is_open() {
+                let rest = waiting.split_off(&Position(self.journal.durable().0 + 1));
+                std::mem::replace(&mut *waiting, rest)
+            } else {
+                std::mem::take(&mut *waiting)
+            }
+        };
+        ready.into_values().flatten().for_each(Waker::wake);
     }
 
     /// Whether clients' writes are taken.
@@ -312,6 +360,7 @@ impl Durable {
     fn changed(&self, state: &State) {
         self.is_open.store(*state == State::Open, Ordering::Release);
         *self.state.lock() = state.clone();
+        self.wake();
     }
 
     /// Whether the state should be written anew.
@@ -325,6 +374,7 @@ impl Inner {
     /// The journal has come so far; called by its syncing thread.
     fn released(&self, position: Position) {
         let Some(durable) = &self.durable else { return };
+        durable.synced.notify(1);
         let ready: Vec<_> = {
             let mut tells = durable.tells.lock();
             let ready = tells.waiting.partition_point(|tell| tell.0 <= position);
@@ -354,10 +404,8 @@ impl Node {
     /// # Errors
     /// As [`Node::synced`].
     pub async fn durable(&self, position: Position) -> Result<(), Stopped> {
-        match &self.inner().durable {
-            Some(durable) => durable.journal.synced(position).await,
-            None => Ok(()),
-        }
+        let Some(durable) = &self.inner().durable else { return Ok(()) };
+        future::poll_fn(|context| durable.poll_synced(position, context)).await
     }
 
     /// Waits while the disk is so far behind that more would only fill the memory.
@@ -388,6 +436,22 @@ impl Node {
             }
             State::Closed => Some("the node has been closed".to_owned()),
         }
+    }
+}
+
+/// Wakes the clients whose writes have become durable.
+pub(super) async fn keep_answering(node: Weak<Inner>) {
+    loop {
+        let listener = {
+            let inner = node.upgrade();
+            let Some(durable) = inner.as_ref().and_then(|inner| inner.durable.as_ref()) else {
+                return;
+            };
+            let listener = durable.synced.listen();
+            durable.wake();
+            listener
+        };
+        listener.await;
     }
 }
 

@@ -188,6 +188,7 @@ impl Node {
         if let Some(durable) = &inner.durable {
             durable.attach(Arc::downgrade(&inner));
             let journal = durable.journal().clone();
+            async_std::task::spawn(durable::keep_answering(Arc::downgrade(&inner)));
             async_std::task::spawn(durable::keep_state(Arc::downgrade(&inner), journal));
             async_std::task::spawn(durable::keep_compact(Arc::downgrade(&inner)));
         }
@@ -706,6 +707,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The timer may be waiting for a shard that wants nothing.
         self.wake_sooner.notify(usize::MAX);
+        if let Some(durable) = &self.durable {
+            durable.let_go();
+        }
     }
 }
 

@@ -62,8 +62,6 @@ pub struct Position(pub u64);
 pub enum Sync {
     /// As soon as the disk has finished the sync before.
     Always,
-    /// When [`Journal::sync_now`] asks for it: whoever has more to append asks when all of it is.
-    Asked,
     /// Every so often. Until then they are with the operating system, within some ten milliseconds:
     /// they outlive the process but not the power.
     Interval(Duration),
@@ -334,7 +332,8 @@ impl Journal {
         }
     }
 
-    fn is_synced(&self, position: Position) -> Option<Result<(), Stopped>> {
+    /// Whether a record is durable, or will not be; `None` while it may become so.
+    pub fn is_synced(&self, position: Position) -> Option<Result<(), Stopped>> {
         if self.durable() >= position {
             return Some(Ok(()));
         }

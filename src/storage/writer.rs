@@ -171,10 +171,8 @@ impl Writer {
             if let Some(work) = self.due(&mut queue, now) {
                 return work;
             }
-            queue.waiting = match queue.chunks.is_empty() && self.sync != Sync::Asked {
-                true => Waiting::ForAnything,
-                false => Waiting::ForMuch,
-            };
+            queue.waiting =
+                if queue.chunks.is_empty() { Waiting::ForAnything } else { Waiting::ForMuch };
             let sync_at = self.sync_at();
             match [self.gather_until, sync_at, self.retry_at].into_iter().flatten().min() {
                 Some(until) => {
@@ -188,7 +186,7 @@ impl Writer {
 
     fn sync_at(&self) -> Option<Instant> {
         match self.sync {
-            Sync::Always | Sync::Asked => self.dirty_since,
+            Sync::Always => self.dirty_since,
             Sync::Interval(interval) => self.dirty_since.map(|since| since + interval),
         }
     }
@@ -199,7 +197,6 @@ impl Writer {
         let write = match self.sync {
             _ if queue.chunks.is_empty() => false,
             Sync::Always => true,
-            Sync::Asked => queue.bytes >= HANDOVER_BYTES,
             Sync::Interval(_) => {
                 let until = *self.gather_until.get_or_insert(now + HANDOVER);
                 now >= until || queue.bytes >= HANDOVER_BYTES
@@ -215,7 +212,7 @@ impl Writer {
         Some(Work {
             chunks: std::mem::take(&mut queue.chunks),
             bytes: queue.bytes,
-            sync: sync || sync_now || matches!(self.sync, Sync::Always | Sync::Asked),
+            sync: sync || sync_now || self.sync == Sync::Always,
             rotate: std::mem::take(&mut queue.rotate),
             covered: queue.covered,
             stop: queue.stop,
