@@ -324,10 +324,18 @@ fn members_leave_and_are_named_by_a_few_digits() {
     let said = succeed(quorumor().args(["leave", "--http", &leaver]));
     assert!(said.contains("node-2") && said.contains("has left"), "{said}");
     eventually("its process to end", || (!nodes[2].is_alive()).then_some(()));
-    eventually("it to be off the list", || of("node-2").is_none().then_some(()));
+    let state = |name: &str| {
+        let member = members().into_iter().find(|member| member["name"] == name);
+        member.map(|member| member["state"].as_str().unwrap_or("?").to_owned())
+    };
+    eventually("it to have left", || (state("node-2")? == "left").then_some(()));
     eventually("its last write", || (get(&nodes[0], "last") == bulk("words")).then_some(()));
     nodes.truncate(1);
-    eventually("the other to be gone", || (members().len() == 1).then_some(()));
+    eventually("the other to be down", || (state("node-1")? == "down").then_some(()));
+    assert_eq!(state("node-2").as_deref(), Some("left"), "it does not come back");
+    let retired = succeed(quorumor().args(["retire", "--http", &address, &other[..10]]));
+    assert!(retired.contains("node-1"), "{retired}");
+    assert_eq!(state("node-1").as_deref(), Some("retired"));
     let alone = run(&["leave", "--http", &address]);
     assert_eq!(alone.status.code(), Some(7), "{}", alone.stderr);
     assert!(alone.stderr.contains("no peer is up"), "{}", alone.stderr);

@@ -108,6 +108,14 @@ fn status_text(status: &Value) -> String {
             (state, None) => format!("discovery    {state}"),
         });
     }
+    if let Some(why) = status.get("writes_refused").and_then(Value::as_str) {
+        lines.push(format!("writes       refused: {why}"));
+    }
+    if status.get("filling").and_then(Value::as_bool) == Some(true) {
+        lines
+            .push("filling      itself anew from its peers; shows what has come so far".to_owned());
+    }
+    lines.extend(collection_text(status));
     lines.push(format!("peers        {}", peers.len()));
     for peer in peers {
         let text = |name: &str| peer.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
@@ -127,6 +135,25 @@ fn status_text(status: &Value) -> String {
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// Whom the collection of tombstones waits for.
+fn collection_text(status: &Value) -> Vec<String> {
+    let Some(collection) = status.get("collection") else { return Vec::new() };
+    let tombstones = collection.get("tombstones").and_then(Value::as_u64).unwrap_or_default();
+    let blockers = collection.get("blocked_by").and_then(Value::as_array);
+    let lines = blockers.into_iter().flatten().map(|blocker| {
+        let text = |name: &str| blocker.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+        let since = match blocker.get("since_seconds").and_then(Value::as_f64) {
+            Some(seconds) => format!(", away for {seconds:.0} s: `quorumor retire` if for good"),
+            None => String::new(),
+        };
+        let (name, node, reason) = (text("name"), text("node"), text("reason"));
+        format!("  collection blocked by {name} ({node}), {reason}{since}")
+    });
+    let lines: Vec<_> = lines.collect();
+    let count = (tombstones > 0).then(|| format!("tombstones   {tombstones}"));
+    count.into_iter().chain(lines).collect()
 }
 
 fn agreement_text(agreement: &Value) -> String {

@@ -32,6 +32,9 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// The bytes of cells in one run, give or take one: far below what one record may have.
 const RUN_BYTES_MAX: usize = 1 << 20;
 
+/// How far apart the ends are that are noted: a piece is hardly longer than this, or than one write.
+const SETTLED_BYTES_MIN: usize = 1 << 20;
+
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
 
@@ -47,6 +50,8 @@ pub struct Append {
     pub tell: Option<u64>,
     /// The stamp and number of the last cell.
     last: Option<(Stamp, u64)>,
+    /// Ends of what belongs together, far apart from each other.
+    settled: Vec<usize>,
 }
 
 /// A place in the records of an output.
@@ -163,6 +168,7 @@ impl Append {
         self.awaited = false;
         self.tell = None;
         self.last = None;
+        self.settled.clear();
     }
 
     fn add(&mut self, kind: u8, body: &impl Serialize) {
@@ -253,6 +259,7 @@ impl Append {
     fn run(&mut self, run: &Run) {
         if !run.cells.is_empty() {
             self.add(6, run);
+            self.settle();
         }
     }
 
@@ -272,24 +279,22 @@ impl Append {
         self.add(12, &());
     }
 
-    /// The records in pieces of at most `bytes_max` bytes, and never less than one record.
-    pub fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.records[..];
-        std::iter::from_fn(move || {
-            if rest.len() <= bytes_max {
-                return Some(std::mem::take(&mut rest)).filter(|piece| !piece.is_empty());
-            }
-            let mut end = 0;
-            while let Some((_, body, _)) = split(&rest[end..]) {
-                let next = end + HEAD_BYTES + body.len();
-                if end > 0 && next > bytes_max {
-                    break;
-                }
-                end = next;
-            }
-            let (piece, after) = rest.split_at(end);
-            rest = after;
-            Some(piece).filter(|piece| !piece.is_empty())
+    /// Takes note that what comes next need not be durable together with what is here.
+    pub(super) fn settle(&mut self) {
+        let last = self.settled.last().copied().unwrap_or_default();
+        if self.records.len() - last >= SETTLED_BYTES_MIN {
+            self.settled.push(self.records.len());
+        }
+    }
+
+    /// The records in pieces, each durable together or not at all: what belongs together is in one.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.settled.iter().copied().chain([self.records.len()]);
+        let mut from = 0;
+        ends.filter_map(move |end| {
+            let piece = &self.records[from..end];
+            from = end;
+            (!piece.is_empty()).then_some(piece)
         })
     }
 }

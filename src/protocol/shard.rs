@@ -466,6 +466,7 @@ impl Shard {
                 Merged::Known => stands = false,
             }
         }
+        output.append.settle();
         self.exchanges.displaced(self.store.displaced(), dots);
         self.store.forget_displaced();
         match (missing, stands) {

@@ -63,6 +63,8 @@ pub struct Backup {
     node: Node,
     writer: Option<BackupWriter>,
     next: Next,
+    /// How often the node had begun anew when the backup was begun.
+    rebuilds: u64,
 }
 
 /// What comes next.
@@ -175,12 +177,26 @@ impl Checked {
     }
 }
 
+/// Why a backup cannot be taken now.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupRefused {
+    /// The node has not all of its own data at hand.
+    #[error("this node fills itself anew from its peers: take the backup from another, or later")]
+    Filling,
+    /// The system gives no random numbers.
+    #[error(transparent)]
+    Random(#[from] IdentityError),
+}
+
 impl Node {
     /// Begins a backup of all that this node holds.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
-    pub fn backup(&self) -> Result<Backup, IdentityError> {
+    /// When this node fills itself anew, or the system gives no random numbers.
+    pub fn backup(&self) -> Result<Backup, BackupRefused> {
+        if self.enter().shard().is_filling() {
+            return Err(BackupRefused::Filling);
+        }
         let config = self.config();
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -192,9 +208,10 @@ impl Node {
         };
         let about = serde_json::to_vec(&about).expect("strings and numbers have a JSON");
         let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(IdentityError::from)?;
+        getrandom::fill(&mut id).map_err(|error| BackupRefused::Random(error.into()))?;
         let (writer, beginning) = BackupWriter::begin(id, &about);
-        Ok(Backup { node: self.clone(), writer: Some(writer), next: Next::Beginning(beginning) })
+        let next = Next::Beginning(beginning);
+        Ok(Backup { node: self.clone(), writer: Some(writer), next, rebuilds: 0 })
     }
 
     /// Begins to restore a backup into this node, by the rules of [`crate::protocol::restore`].
@@ -212,11 +229,23 @@ impl Backup {
             Next::Head => {
                 self.next = Next::Cells(0);
                 let mut append = Append::default();
-                self.node.enter().shard().export_head(&mut append);
+                let entered = self.node.enter();
+                entered.shard().export_head(&mut append);
+                self.rebuilds = entered.shard().counters().rebuilds;
+                drop(entered);
                 Some(writer.piece(&append.records, 0))
             }
             Next::Cells(from) => {
-                let (cells, next) = self.node.enter().shard().back_up(from, SLICE_BYTES);
+                let entered = self.node.enter();
+                if entered.shard().counters().rebuilds != self.rebuilds {
+                    // What the head claims is not here any more. Without an end, nobody takes it for
+                    // whole.
+                    log::warn!("a backup was broken off, as this node begins anew");
+                    self.writer = None;
+                    return None;
+                }
+                let (cells, next) = entered.shard().back_up(from, SLICE_BYTES);
+                drop(entered);
                 self.next = next.map_or(Next::End, Next::Cells);
                 let count = cells.len() as u64;
                 let mut append = Append::default();

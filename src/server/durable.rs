@@ -40,9 +40,6 @@ use crate::storage::{
     StorageError, Sync,
 };
 
-/// The longest piece of records that is appended at once; a longer output is cut between two records.
-const PIECE_BYTES_MAX: usize = 4 << 20;
-
 /// The small file with the key that gives a node its id.
 pub(super) const IDENTITY_BLOB: &str = "identity";
 
@@ -95,8 +92,6 @@ pub(super) struct Durable {
     journal: Journal,
     durability: Durability,
     sync_interval: Duration,
-    /// Whether the journal takes records, and so clients their writes.
-    is_open: AtomicBool,
     state: Mutex<State>,
     tells: Mutex<Tells>,
     /// Who waits for which place in the journal; one entry per batch of a client's requests.
@@ -208,7 +203,7 @@ pub(super) fn rise(
         let mut output = Output::default();
         let rebuild = Input::Request(Token::default(), Request::Rebuild);
         shard.handle(Time::START, rebuild, &mut output);
-        for piece in output.append.pieces(PIECE_BYTES_MAX) {
+        for piece in output.append.pieces() {
             position = journal.append(piece);
         }
     }
@@ -218,7 +213,6 @@ pub(super) fn rise(
     }
     let took = started.elapsed();
     let durable = Durable {
-        is_open: AtomicBool::new(journal.state() == State::Open),
         state: Mutex::new(journal.state()),
         journal,
         durability: storage.durability,
@@ -248,7 +242,7 @@ impl Durable {
         if !append.records.is_empty() || append.tell.is_some() {
             // Locked until all is appended, so that places are in the order of the shard's outputs.
             let mut tells = self.tells.lock();
-            for piece in append.pieces(PIECE_BYTES_MAX) {
+            for piece in append.pieces() {
                 tells.last = self.journal.append(piece);
             }
             let last = tells.last;
@@ -327,7 +321,7 @@ impl Durable {
 
     /// Whether clients' writes are taken.
     pub(super) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Acquire)
+        self.journal.is_open()
     }
 
     /// Whether so much waits for the disk that clients and peers should wait as well.
@@ -358,7 +352,6 @@ impl Durable {
 
     /// Takes note of what the journal can do.
     fn changed(&self, state: &State) {
-        self.is_open.store(*state == State::Open, Ordering::Release);
         *self.state.lock() = state.clone();
         self.wake();
     }
@@ -543,7 +536,7 @@ impl Inner {
             slot.shard.export_head(&mut append);
             slot.shard.counters().rebuilds
         };
-        writer.write(&append.records)?;
+        append.pieces().try_for_each(|piece| writer.write(piece))?;
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             append.reuse();
@@ -553,7 +546,7 @@ impl Inner {
             }
             cursor = slot.shard.export_cells(from, SLICE_BYTES, &mut append);
             drop(slot);
-            writer.write(&append.records)?;
+            append.pieces().try_for_each(|piece| writer.write(piece))?;
         }
         Ok(Some(writer.finish()?.bytes))
     }

@@ -14,7 +14,6 @@ use crate::protocol::boundary::Reply;
 use crate::protocol::id::NodeId;
 use crate::protocol::roster::State;
 use crate::protocol::stamp::Dot;
-use crate::protocol::version::Intervals;
 
 /// The most candidates that an ambiguous name is answered with.
 const CANDIDATES_MAX: usize = 10;
@@ -122,6 +121,17 @@ pub enum LeaveError {
 pub(super) struct Leaving {
     stage: AtomicU8,
     left: Signal,
+}
+
+/// Has the node go on as before, unless it is told otherwise.
+struct Stays<'a>(Option<&'a Leaving>);
+
+impl Drop for Stays<'_> {
+    fn drop(&mut self) {
+        if let Some(leaving) = self.0 {
+            leaving.go(Leaving::STAYS);
+        }
+    }
 }
 
 impl Leaving {
@@ -240,8 +250,13 @@ impl Node {
         if begun.is_err() {
             return Err(LeaveError::Leaving);
         }
+        // Whoever asked may go away meanwhile, and then the node stays.
+        let mut stays = Stays(Some(leaving));
         let covered = self.hand_over(within).await;
-        leaving.go(if covered.is_ok() { Leaving::LEFT } else { Leaving::STAYS });
+        if covered.is_ok() {
+            stays.0 = None;
+            leaving.go(Leaving::LEFT);
+        }
         covered
     }
 
@@ -267,14 +282,13 @@ impl Node {
             if says_so {
                 self.enter().leave();
             }
-            let last = {
-                let entered = self.enter();
-                let origin = entered.shard().config().origin;
-                let held = entered.shard().vector().origin(origin);
-                Dot { origin, seq: held.map_or(0, Intervals::last) }
-            };
-            if last.seq > 0 && self.wait(last, 1, Some(deadline)).await == 0 {
-                return Err(LeaveError::NotCovered { within });
+            // All that is here: what it wrote in earlier lives, and what only it has of others.
+            let vector = self.enter().shard().vector().clone();
+            for (origin, held) in vector.iter() {
+                let last = Dot { origin, seq: held.dense() };
+                if last.seq > 0 && self.wait(last, 1, Some(deadline)).await == 0 {
+                    return Err(LeaveError::NotCovered { within });
+                }
             }
         }
         Ok(())

@@ -187,7 +187,8 @@ impl Node {
         });
         if let Some(durable) = &inner.durable {
             durable.attach(Arc::downgrade(&inner));
-            let journal = durable.journal().clone();
+            // The node is dropped when its last handle is, whatever this task waits for.
+            let journal = durable.journal().unguarded();
             async_std::task::spawn(durable::keep_answering(Arc::downgrade(&inner)));
             async_std::task::spawn(durable::keep_state(Arc::downgrade(&inner), journal));
             async_std::task::spawn(durable::keep_compact(Arc::downgrade(&inner)));
@@ -456,7 +457,7 @@ impl Inner {
     /// Whether clients' writes are taken.
     fn takes_writes(&self) -> bool {
         let is_open = self.durable.as_ref().is_none_or(Durable::is_open);
-        is_open && !self.leaving.has_begun()
+        is_open && !self.leaving.has_begun() && !self.is_closed()
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -12,6 +12,8 @@ use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 use crate::protocol::config::Durability;
 use crate::protocol::membership::{MembershipCounters, PeerState};
+use crate::protocol::shard::Shard;
+use crate::protocol::stability::Reason;
 use crate::protocol::time::Time;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
@@ -179,6 +181,48 @@ fn in_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S:
     serializer.serialize_f64(time.as_secs_f64())
 }
 
+/// How the collection of tombstones gets on.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Collection {
+    /// How many tombstones wait.
+    pub tombstones: usize,
+    /// Whom they wait for.
+    pub blocked_by: Vec<Blocker>,
+}
+
+/// A member that tombstones wait for.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Blocker {
+    /// Its id.
+    pub node: String,
+    /// Its name.
+    pub name: String,
+    /// `down`, or `behind`: it has not yet reported what is here.
+    pub reason: &'static str,
+    /// For how long it has been away, in seconds.
+    pub since_seconds: Option<f64>,
+}
+
+impl Collection {
+    fn of(shard: &Shard, now: Time) -> Self {
+        let status = shard.collection();
+        let name = |node| {
+            let member = shard.members().find(|(member, _)| *member == node);
+            member.map(|(_, member)| member.name.clone()).unwrap_or_default()
+        };
+        let blockers = status.blocked_by.into_iter().map(|(node, since, reason)| Blocker {
+            node: node.to_string(),
+            name: name(node),
+            reason: match reason {
+                Reason::Down => "down",
+                Reason::Behind => "behind",
+            },
+            since_seconds: since.map(|since| now.since(since).as_secs_f64()),
+        });
+        Self { tombstones: status.tombstones, blocked_by: blockers.collect() }
+    }
+}
+
 /// What a node says about itself. Counters count from its start.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Status {
@@ -216,6 +260,10 @@ pub struct Status {
     pub memory_bytes: usize,
     /// How much they may take before clients' writes are refused.
     pub memory_bytes_max: Option<usize>,
+    /// Whether this node fills itself anew from its peers, and shows only what has come so far.
+    pub filling: bool,
+    /// How the collection of tombstones gets on.
+    pub collection: Collection,
     /// Keys that show something.
     pub keys: usize,
     /// Cells, tombstones included.
@@ -277,6 +325,8 @@ impl Node {
             writes_refused: None,
             memory_bytes: shard.store().memory_bytes(),
             memory_bytes_max: shard.config().memory_bytes_max,
+            filling: shard.is_filling(),
+            collection: Collection::of(shard, self.now()),
             keys: shard.store().keys_live(),
             cells: shard.store().cells(),
             cell_bytes: shard.store().bytes(),

@@ -352,6 +352,11 @@ impl Journal {
         self.shared.queue.lock().state.clone()
     }
 
+    /// Whether records become durable: it is neither full, nor catching up, nor at its end.
+    pub fn is_open(&self) -> bool {
+        self.shared.queue.lock().state == State::Open
+    }
+
     /// Waits until the state is another one than was seen, and returns it.
     pub async fn state_changed(&self, seen: &State) -> State {
         loop {
@@ -400,7 +405,8 @@ impl Journal {
 
 /// What snapshots need.
 impl Journal {
-    pub(super) fn unguarded(&self) -> Self {
+    /// A handle that does not keep the journal open when all others are gone.
+    pub fn unguarded(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), guard: None }
     }
 

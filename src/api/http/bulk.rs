@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::answer::{Body, Caller, json, text, with_kind};
 use super::connection::{Lease, Place};
-use crate::server::{Backup, Node, RestoreError, Restored};
+use crate::server::{Backup, BackupRefused, Node, RestoreError, Restored};
 
 /// How long the rest of a request is read that will not be used, so that its sender gets the answer.
 const REST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -61,7 +61,13 @@ pub(super) fn backup(node: &Node, caller: &Caller) -> Response<Body> {
             let body = BackupBody { node: node.clone(), backup, lease, _place: place };
             with_kind(StatusCode::OK, "application/octet-stream", Either::Right(body))
         }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        Err(error) => {
+            let status = match error {
+                BackupRefused::Filling => StatusCode::SERVICE_UNAVAILABLE,
+                BackupRefused::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            text(status, format!("{error}\n"))
+        }
     }
 }
 

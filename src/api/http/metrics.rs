@@ -23,6 +23,13 @@ pub(super) fn render(status: &Status) -> String {
             "Whether clients' writes are refused.",
             f64::from(u8::from(status.writes_refused.is_some())),
         ),
+        ("tombstones", "Deletions not forgotten yet.", status.collection.tombstones as f64),
+        (
+            "collection_blockers",
+            "Members that tombstones wait for.",
+            status.collection.blocked_by.len() as f64,
+        ),
+        ("filling", "Whether it fills itself anew.", f64::from(u8::from(status.filling))),
         ("peers", "Peers with which a link is up.", status.peers.len() as f64),
         (
             "peers_suspected",
@@ -48,6 +55,8 @@ pub(super) fn render(status: &Status) -> String {
         ("deltas_given_up", "Deltas given up.", counters.deltas_given_up),
         ("damage", "Equal vectors seen with different fingerprints.", counters.damage),
         ("messages_refused", "Messages refused.", counters.messages_refused),
+        ("tombstones_collected", "Deletions forgotten.", counters.tombstones_collected),
+        ("rebuilds", "Times that it began to fill itself anew.", counters.rebuilds),
         ("quarantined", "Peers quarantined.", counters.quarantined),
         ("writes_crowded_out", "Pushes dropped for gaps.", counters.writes_crowded_out),
         ("sends_dropped", "Messages that found a full queue.", status.sends_dropped),
