@@ -159,6 +159,7 @@ impl Shard {
             return;
         }
         self.counters.rebuilds += 1;
+        self.doubted = false;
         let cells: Vec<_> =
             self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
         // Of what nobody was given anything, nobody knows: no new origin is needed for that.

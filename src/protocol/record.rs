@@ -108,6 +108,8 @@ pub(super) enum Record {
     Emptied,
     /// The node has filled itself: the attic is of no more use.
     Filled,
+    /// Part of the records was lost: the node may claim to hold what it lacks.
+    Doubted,
 }
 
 /// The beginning of a life as a writer.
@@ -275,6 +277,10 @@ impl Append {
         self.add(11, &());
     }
 
+    pub(super) fn doubted(&mut self) {
+        self.add(14, &());
+    }
+
     pub(super) fn filled(&mut self) {
         self.add(12, &());
     }
@@ -391,6 +397,7 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         10 => Record::Horizon(of(body)?),
         11 => Record::Emptied,
         12 => Record::Filled,
+        14 => Record::Doubted,
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -39,6 +39,8 @@ pub struct Recovery {
     horizon: VersionVector,
     /// What was put away when the node began to fill itself anew, if it has not finished.
     attic: Option<Attic>,
+    /// Whether part of the records was lost.
+    doubted: bool,
     /// The stamp and number of the last cell.
     last: Option<(Stamp, u64)>,
 }
@@ -50,6 +52,8 @@ pub(super) struct Rising {
     pub(super) vector: VersionVector,
     pub(super) lamport: Lamport,
     pub(super) horizon: VersionVector,
+    /// Whether part of the records was lost.
+    pub(super) doubted: bool,
     /// What is to be made anew once the node has filled itself, if it must.
     pub(super) attic: Option<Attic>,
 }
@@ -73,8 +77,15 @@ impl Recovery {
             ended: false,
             horizon: VersionVector::default(),
             attic: None,
+            doubted: false,
             last: None,
         }
+    }
+
+    /// Takes note that part of the records was lost. The shard shows what there is, and fills itself
+    /// anew as soon as it meets a peer that can tell what is missing.
+    pub fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// How many cells have been found so far.
@@ -117,7 +128,11 @@ impl Recovery {
             Record::Cells(run) => run.into_cells()?.into_iter().for_each(|kept| self.keep(kept)),
             Record::Held(held) => self.vector.merge(&held),
             Record::Horizon(horizon) => self.horizon.merge(&horizon),
-            Record::Emptied => self.put_away(),
+            Record::Emptied => {
+                self.doubted = false;
+                self.put_away();
+            }
+            Record::Doubted => self.doubted = true,
             Record::Filled => self.attic = None,
         }
         self.store.forget_displaced();
@@ -165,6 +180,9 @@ impl Recovery {
         let mut append = Append::default();
         append.begin(Begin { incarnation });
         append.counter(self.lamport);
+        if self.doubted {
+            append.doubted();
+        }
         if fills {
             let roster: Vec<_> =
                 self.store.all().filter(|(_, _, cell)| cell.key.is_reserved()).collect();
@@ -178,9 +196,9 @@ impl Recovery {
         }
         self.store.collect_all(&self.horizon);
         self.store.forget_displaced();
-        let Self { store, vector, lamport, horizon, attic, .. } = self;
-        let shard = Shard::risen(Rising { config, store, vector, lamport, horizon, attic });
-        (shard, append)
+        let Self { store, vector, lamport, horizon, attic, doubted, .. } = self;
+        let rising = Rising { config, store, vector, lamport, horizon, doubted, attic };
+        (Shard::risen(rising), append)
     }
 }
 

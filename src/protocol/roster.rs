@@ -497,6 +497,9 @@ impl Shard {
         if answers {
             self.greet(now, peer, false, output);
         }
+        if self.doubted && now_is.0 {
+            return self.rebuild(now, Distrust::Asked, output);
+        }
         if filling {
             self.seek_donor(now, output);
         } else if now_is == (true, true) && before != now_is {

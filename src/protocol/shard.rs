@@ -77,6 +77,8 @@ pub struct Shard {
     /// What it is about while this node fills itself anew.
     pub(super) fill: Option<Fill>,
     pub(super) repair: Repair,
+    /// Whether it may claim to hold what it lacks, as part of its records was lost.
+    pub(super) doubted: bool,
     pub(super) anew: Anew,
     /// Whether somebody showed more of this origin than is known here.
     pub(super) forgot: bool,
@@ -113,12 +115,13 @@ impl Shard {
         let store = Store::new(config.hash_seed);
         let (vector, horizon) = (VersionVector::default(), VersionVector::default());
         let lamport = Lamport(0);
-        Self::risen(Rising { config, store, vector, lamport, horizon, attic: None })
+        let (doubted, attic) = (false, None);
+        Self::risen(Rising { config, store, vector, lamport, horizon, doubted, attic })
     }
 
     /// A shard with what an earlier one held.
     pub(super) fn risen(rising: Rising) -> Self {
-        let Rising { config, store, vector, lamport, horizon, attic } = rising;
+        let Rising { config, store, vector, lamport, horizon, doubted, attic } = rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
@@ -145,6 +148,7 @@ impl Shard {
             collection: Collection::default(),
             fill: attic.map(Fill::again),
             repair: Repair::default(),
+            doubted,
             anew: Anew::default(),
             forgot: false,
             #[cfg(test)]
@@ -268,6 +272,9 @@ impl Shard {
     /// Records what it holds, apart from the cells.
     pub fn export_head(&self, append: &mut Append) {
         append.counter(self.lamport);
+        if self.doubted {
+            append.doubted();
+        }
         append.held(&self.vector);
         append.horizon(&self.horizon);
     }

@@ -29,12 +29,10 @@ use parking_lot::Mutex;
 
 use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
-use crate::protocol::boundary::{Input, Output, Request, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
-use crate::protocol::time::Time;
 use crate::storage::{
     Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
     StorageError, Sync,
@@ -195,17 +193,13 @@ pub(super) fn rise(
             folder.display()
         );
     }
-    let (mut shard, append) = recovery.into_shard(config, dice);
-    let mut position = journal.append(&append.records);
-    let alone = shard.members().all(|(member, _)| member == identity.node_id());
-    if !found.skipped.is_empty() && !alone {
-        // It may claim to hold what was in the damaged part: only the others can tell.
-        let mut output = Output::default();
-        let rebuild = Input::Request(Token::default(), Request::Rebuild);
-        shard.handle(Time::START, rebuild, &mut output);
-        for piece in output.append.pieces() {
-            position = journal.append(piece);
-        }
+    if !found.skipped.is_empty() {
+        recovery.doubt();
+    }
+    let (shard, append) = recovery.into_shard(config, dice);
+    let mut position = Position::default();
+    for piece in append.pieces() {
+        position = journal.append(piece);
     }
     journal.sync_now();
     if journal.state() == State::Open {

@@ -105,6 +105,8 @@ pub(super) struct Inner {
     /// Told when `wake_at` comes nearer.
     wake_sooner: Signal,
     closed: AtomicBool,
+    /// Whether this node fills itself anew, and shows only what has come so far.
+    filling: AtomicBool,
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
     pub(super) asked: Asked,
@@ -168,6 +170,7 @@ impl Node {
             }
         };
         let id = config.identity.node_id();
+        let filling = shard.is_filling();
         let inner = Arc::new(Inner {
             id,
             epoch,
@@ -178,6 +181,7 @@ impl Node {
             wake_at: AtomicU64::new(NEVER),
             wake_sooner: Signal::new(),
             closed: AtomicBool::new(false),
+            filling: AtomicBool::new(filling),
             leaving: Leaving::default(),
             asked: Asked::default(),
             durable,
@@ -261,6 +265,11 @@ impl Node {
     /// Deletes `key`.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Reply {
         self.enter().delete(&[key.as_ref()])
+    }
+
+    /// Whether it fills itself anew from its peers: reads show only what has come so far.
+    pub fn is_filling(&self) -> bool {
+        self.0.filling.load(Ordering::Acquire)
     }
 
     /// Enters the shard for a batch of requests.
@@ -515,11 +524,15 @@ impl Inner {
             }
             Event::Collected { count } => log::debug!("{count} tombstones were collected"),
             Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
-            Event::Rebuilding { why } => log::warn!("fills itself anew: {why}"),
+            Event::Rebuilding { why } => {
+                self.filling.store(true, Ordering::Release);
+                log::warn!("fills itself anew: {why}");
+            }
             Event::Refilling => log::info!("fills itself from another peer"),
             Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
             Event::Redeleted { of, stamp, .. } => log::debug!("{of} was deleted anew by {stamp}"),
             Event::Rebuilt { kept } => {
+                self.filling.store(false, Ordering::Release);
                 log::warn!("has filled itself anew; {kept} writes were made anew");
             }
             Event::Quarantined { peer, why } => {

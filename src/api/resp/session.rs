@@ -43,6 +43,11 @@ const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is dis
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
 
+/// What a client is told that reads from a node which does not have everything back yet; Redis' code for
+/// that.
+const LOADING: &str =
+    "LOADING this peer fills itself anew from its peers: ask another one, or wait";
+
 /// What the rest of a transaction is told whose MULTI was refused; Redis' code for the EXEC.
 const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 const ABANDONED: &str =
@@ -193,6 +198,14 @@ impl Session {
         let next = match command::find(arguments) {
             Ok(command) if self.abandons && command.verb != Verb::Reset => {
                 replies.error(ABANDONED);
+                Next::Go
+            }
+            Ok(command)
+                if self.authenticated
+                    && command.flags.has(Flags::READONLY)
+                    && shared.node().is_filling() =>
+            {
+                replies.error(LOADING);
                 Next::Go
             }
             Ok(command) if self.authenticated || command.flags.has(Flags::NO_AUTH) => {
