@@ -12,6 +12,7 @@
 //! - `config`: what it is told.
 //! - `detect`: who answers.
 //! - `durable`: what it keeps on disk, and what waits for that.
+//! - `tell`: what it prints of what happens.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
 //! - `members`: who belongs to the cluster, and leaving it.
@@ -25,6 +26,7 @@ mod durable;
 mod members;
 mod node;
 mod status;
+mod tell;
 
 pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};

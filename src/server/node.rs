@@ -28,7 +28,6 @@ use crate::protocol::boundary::{Input, Lane, Output, Reply, Request, Send, Token
 use crate::protocol::cell::Key;
 use crate::protocol::codec;
 use crate::protocol::config::Config;
-use crate::protocol::event::Event;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
 use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
@@ -41,7 +40,7 @@ use crate::storage::{Position, Stopped, StorageError};
 const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a peer that misbehaved is kept out.
-const QUARANTINE: Duration = Duration::from_secs(60);
+pub(super) const QUARANTINE: Duration = Duration::from_secs(60);
 
 /// No deadline: later than any clock of ours shows.
 const NEVER: u64 = u64::MAX;
@@ -99,14 +98,14 @@ pub(super) struct Inner {
     pub(super) shard: Mutex<Slot>,
     reader: Reader,
     pub(super) detector: Detector,
-    net: OnceLock<Net>,
+    pub(super) net: OnceLock<Net>,
     /// When the shard wants to be woken, in nanoseconds of its clock.
     wake_at: AtomicU64,
     /// Told when `wake_at` comes nearer.
     wake_sooner: Signal,
     closed: AtomicBool,
     /// Whether this node fills itself anew, and shows only what has come so far.
-    filling: AtomicBool,
+    pub(super) filling: AtomicBool,
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
     pub(super) asked: Asked,
@@ -496,54 +495,6 @@ impl Inner {
                 Queued::QueueFull => self.sent.count_dropped(),
                 Queued::NotConnected => {}
             }
-        }
-    }
-
-    fn tell(&self, now: Time, event: &Event) {
-        match event {
-            Event::Visible { .. } | Event::RoundOpened { .. } => {}
-            Event::Conflict(conflict) => log::debug!(
-                "{}: {} lost to {}, written without knowledge of it",
-                conflict.key,
-                conflict.loser,
-                conflict.winner
-            ),
-            Event::Filled { peer, writes, .. } => {
-                log::debug!("{peer:?} brought {writes} writes that were missing");
-            }
-            Event::GivenUp { peer, .. } => log::debug!("a delta with {peer:?} was given up"),
-            Event::Damage { peer, hash } => log::warn!(
-                "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged; \
-                 comparing everything"
-            ),
-            Event::Repaired { peer, cells } => {
-                log::warn!("compared everything with {peer:?}: {cells} cells were mended here");
-            }
-            Event::Enrolled { node, state, .. } => {
-                log::info!("{node:?} is {state:?} in the roster")
-            }
-            Event::Collected { count } => log::debug!("{count} tombstones were collected"),
-            Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
-            Event::Rebuilding { why } => {
-                self.filling.store(true, Ordering::Release);
-                log::warn!("fills itself anew: {why}");
-            }
-            Event::Refilling => log::info!("fills itself from another peer"),
-            Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
-            Event::Redeleted { of, stamp, .. } => log::debug!("{of} was deleted anew by {stamp}"),
-            Event::Rebuilt { kept } => {
-                self.filling.store(false, Ordering::Release);
-                log::warn!("has filled itself anew; {kept} writes were made anew");
-            }
-            Event::Quarantined { peer, why } => {
-                log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
-                if let Some(net) = self.net.get() {
-                    net.disconnect(*peer, &why.to_string(), QUARANTINE);
-                }
-            }
-        }
-        if let Some(observer) = &self.config.observer {
-            observer(now, event);
         }
     }
 

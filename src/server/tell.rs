@@ -1,0 +1,58 @@
+//! What a node prints of the story of its shard, and whom else it tells.
+
+use std::sync::atomic::Ordering;
+
+use super::node::{Inner, QUARANTINE};
+use crate::protocol::event::Event;
+use crate::protocol::time::Time;
+
+impl Inner {
+    /// Prints an event, draws its consequences for the links, and hands it to the observer.
+    pub(super) fn tell(&self, now: Time, event: &Event) {
+        match event {
+            Event::Visible { .. } | Event::RoundOpened { .. } => {}
+            Event::Conflict(conflict) => log::debug!(
+                "{}: {} lost to {}, written without knowledge of it",
+                conflict.key,
+                conflict.loser,
+                conflict.winner
+            ),
+            Event::Filled { peer, writes, .. } => {
+                log::debug!("{peer:?} brought {writes} writes that were missing");
+            }
+            Event::GivenUp { peer, .. } => log::debug!("a delta with {peer:?} was given up"),
+            Event::Damage { peer, hash } => log::warn!(
+                "{peer:?} holds the same writes ({hash}) but other cells: one of us is damaged; \
+                 comparing everything"
+            ),
+            Event::Repaired { peer, cells } => {
+                log::warn!("compared everything with {peer:?}: {cells} cells were mended here");
+            }
+            Event::Enrolled { node, state, .. } => {
+                log::info!("{node:?} is {state:?} in the roster")
+            }
+            Event::Collected { count } => log::debug!("{count} tombstones were collected"),
+            Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
+            Event::Rebuilding { why } => {
+                self.filling.store(true, Ordering::Release);
+                log::warn!("fills itself anew: {why}");
+            }
+            Event::Refilling => log::info!("fills itself from another peer"),
+            Event::Rewritten { of, stamp, .. } => log::debug!("{of} was made anew as {stamp}"),
+            Event::Redeleted { of, stamp, .. } => log::debug!("{of} was deleted anew by {stamp}"),
+            Event::Rebuilt { kept } => {
+                self.filling.store(false, Ordering::Release);
+                log::warn!("has filled itself anew; {kept} writes were made anew");
+            }
+            Event::Quarantined { peer, why } => {
+                log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
+                if let Some(net) = self.net.get() {
+                    net.disconnect(*peer, &why.to_string(), QUARANTINE);
+                }
+            }
+        }
+        if let Some(observer) = &self.config.observer {
+            observer(now, event);
+        }
+    }
+}
