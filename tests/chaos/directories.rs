@@ -281,7 +281,6 @@ fn restored_and_linked_after_an_orderly_end() {
 }
 
 #[test]
-#[ignore = "what a directory wrote that was left in order and brought back collides while nobody tells it"]
 fn restored_and_alone_after_an_orderly_end() {
     restored("interval", true, false);
 }
@@ -292,7 +291,6 @@ fn restored_and_linked_always() {
 }
 
 #[test]
-#[ignore = "what a directory wrote that syncs always and was brought back collides while nobody tells it"]
 fn restored_and_alone_always() {
     restored("always", false, false);
 }

@@ -166,7 +166,6 @@ fn full() {
 
 /// A node that is started without room hears of the writes of others all the same.
 #[test]
-#[ignore = "started without room it greets nobody, so its peers send it nothing until there is room"]
 fn full_at_the_start() {
     sealed::run(
         "disks::full_at_the_start",
