@@ -20,6 +20,7 @@ use super::id::Origin;
 use super::rebuild::Attic;
 use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded};
 use super::shard::Shard;
+use super::stability::hold_beaten;
 use super::stamp::{Dot, Lamport, Stamp};
 use super::store::Store;
 use super::version::VersionVector;
@@ -176,7 +177,15 @@ impl Recovery {
                 self.store.merge(stamp, dot.seq, cell);
             }
         }
-        self.store.collect_all(&self.horizon);
+        // The horizon is recorded before the first tombstone goes, and covers those whose turn had
+        // not come: what they had beaten is marked here, as it would have been then.
+        let mut beaten = VersionVector::default();
+        for seen in self.store.collect_all(&self.horizon) {
+            beaten.merge(&hold_beaten(&seen, config.origin, self.lamport, &mut self.vector));
+        }
+        if !beaten.is_empty() {
+            append.held(&beaten);
+        }
         self.store.forget_displaced();
         let Self { store, vector, lamport, horizon, attic, .. } = self;
         let shard = Shard::risen(Rising { config, store, vector, lamport, horizon, attic });
@@ -206,8 +215,10 @@ mod tests {
 
     use super::*;
     use crate::protocol::boundary::{Input, Output, Request, Token};
+    use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
     use crate::protocol::config::Durability;
     use crate::protocol::id::NodeId;
+    use crate::protocol::stamp::Epoch;
     use crate::protocol::time::Time;
 
     fn config(durability: Durability) -> Config {
@@ -298,6 +309,35 @@ mod tests {
             let _ = Recovery::new(7).apply(&records[at..]);
             let _ = recovery.into_shard(config(Durability::Interval), 3);
         }
+    }
+
+    /// A crash between the record of the horizon and the collection of the last tombstone that it
+    /// covers: what that one had beaten is held all the same, in this life and the next.
+    #[test]
+    fn what_a_tombstone_below_the_horizon_had_beaten_is_held() {
+        let beaten = Dot { origin: Origin(9), seq: 3 };
+        let tombstone = Dot { origin: Origin(8), seq: 1 };
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(5), origin: tombstone.origin };
+        let mut seen = Seen::default();
+        seen.insert(beaten);
+        seen.insert(Dot { origin: Origin(7), seq: 6 });
+        let (key, field) = (Key::from("key"), Field::whole_key());
+        let mut append = Append::default();
+        append.cell(stamp, 1, 0, &CellWrite { key, field, content: Content::Tombstone, seen });
+        let mut horizon = VersionVector::default();
+        horizon.insert(tombstone);
+        append.horizon(&horizon);
+
+        let mut recovery = Recovery::new(7);
+        recovery.apply(&append.records).unwrap();
+        let (shard, more) = recovery.into_shard(config(Durability::Always), 2);
+        assert_eq!(shard.store().tombstones(), 0);
+        assert!(shard.vector().contains(beaten));
+        assert!(!shard.vector().contains(Dot { origin: Origin(7), seq: 6 }), "above every counter");
+        let mut recovery = Recovery::new(7);
+        recovery.apply(&more.records).unwrap();
+        let (shard, _) = recovery.into_shard(config(Durability::Always), 3);
+        assert!(shard.vector().contains(beaten), "recorded");
     }
 
     /// Where each record begins, and where all end.
