@@ -180,7 +180,7 @@ impl Shard {
         self.fill = Some(Fill { own, lonely: now, ..Fill::again(attic) });
         self.roster.begin_anew();
         if !keeps_origin {
-            self.begin_life(output);
+            self.begin_life(0, output);
         }
         self.empty(output);
         self.close_all(output);

@@ -19,6 +19,7 @@ use super::config::Config;
 use super::id::Origin;
 use super::rebuild::Attic;
 use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded};
+use super::roster::INCARNATION_MAX;
 use super::shard::Shard;
 use super::stability::hold_beaten;
 use super::stamp::{Dot, Lamport, Stamp};
@@ -98,6 +99,9 @@ impl Recovery {
     fn take(&mut self, record: Record) -> Result<(), RecordError> {
         self.ended = false;
         match record {
+            Record::Begin(life) if life.incarnation > 2 * INCARNATION_MAX => {
+                return Err(RecordError::Impossible);
+            }
             Record::Begin(life) => {
                 // A snapshot names the life in which it was made.
                 if self.life.is_none_or(|before| before.incarnation <= life.incarnation) {
@@ -338,6 +342,20 @@ mod tests {
         recovery.apply(&more.records).unwrap();
         let (shard, _) = recovery.into_shard(config(Durability::Always), 3);
         assert!(shard.vector().contains(beaten), "recorded");
+    }
+
+    /// The number of a life that no node can have reached is refused, and the greatest one that is
+    /// taken can still be counted on from.
+    #[test]
+    fn an_absurd_number_of_a_life_is_refused() {
+        for (incarnation, taken) in [(u64::MAX, false), (2 * INCARNATION_MAX, true)] {
+            let mut append = Append::default();
+            append.begin(Begin { incarnation });
+            let mut recovery = Recovery::new(7);
+            assert_eq!(recovery.apply(&append.records).is_ok(), taken);
+            let (shard, _) = recovery.into_shard(config(Durability::Always), u32::MAX);
+            assert!(shard.config().incarnation > if taken { incarnation } else { 0 });
+        }
     }
 
     /// Where each record begins, and where all end.

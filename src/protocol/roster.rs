@@ -56,6 +56,10 @@ pub const MEMBERS_MAX: usize = 4_096;
 /// The longest name in an entry, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
+/// The greatest number of a life that others are believed, and of one that a record names: it grows
+/// by 2³² with every start, so that this is a start every second for some ten years with room above.
+pub(super) const INCARNATION_MAX: u64 = 1 << 62;
+
 /// How many peers that are not cleared are asked to greet in one interval: as many as a push goes to.
 const UNCLEARED_ASKED_MAX: usize = 16;
 
@@ -166,7 +170,7 @@ impl Roster {
         let (Ok(node), Some(value)) = (id, content.value()) else { return };
         let Ok(member) = rmp_serde::from_slice::<Member>(value) else { return };
         let room = self.members.len() < MEMBERS_MAX || self.members.contains_key(&node);
-        if !room || member.name.len() > NAME_BYTES_MAX {
+        if !room || member.name.len() > NAME_BYTES_MAX || member.incarnation > INCARNATION_MAX {
             return;
         }
         let over = match member.state {
@@ -463,7 +467,10 @@ impl Shard {
                     answers = true;
                 }
             }
-            Some(Standing::Retired) => return self.renew(now, output),
+            Some(Standing::Retired) => {
+                self.renew(now, 0, output);
+                return;
+            }
             Some(Standing::Behind)
                 if self.fill.is_none()
                     && (held.covers(&self.horizon) || self.rank() < greet.rank) =>
@@ -546,6 +553,8 @@ impl Shard {
 
     /// Draws the consequences of entries that have changed.
     pub(super) fn settle_roster(&mut self, now: Time, output: &mut Output) {
+        // Nobody else looks at this node's own entry: what the pause forbids now is still to be done.
+        let mut refused = false;
         while let Some(node) = self.roster.changed.pop_first() {
             let Some((_, member)) = self.roster.members.get(&node) else { continue };
             let (state, origin, incarnation) = (member.state, member.origin, member.incarnation);
@@ -562,10 +571,9 @@ impl Shard {
             match state {
                 State::Active if is_own => {}
                 State::Left if is_own => {}
-                State::Retired if is_own => self.renew(now, output),
+                State::Retired if is_own => refused |= !self.renew(now, 0, output),
                 _ if incarnation >= self.config.incarnation => {
-                    self.config.incarnation = incarnation;
-                    self.renew(now, output);
+                    refused |= !self.renew(now, incarnation, output);
                 }
                 _ if !self.peers.is_empty() => {
                     self.enroll_self(now, State::Active, output);
@@ -573,24 +581,30 @@ impl Shard {
                 _ => self.roster.own = None,
             }
         }
+        if refused {
+            self.roster.changed.insert(self.config.node);
+        }
     }
 
     /// Goes on as a new origin, with all that is here: the old one is over, and what it said and is
-    /// still under way does not count any more.
-    fn renew(&mut self, now: Time, output: &mut Output) {
+    /// still under way does not count any more. The new life has a greater number than `after`.
+    /// Answers whether it may begin now; if not, nothing has changed.
+    fn renew(&mut self, now: Time, after: u64, output: &mut Output) -> bool {
         if !self.may_begin_anew(now) {
-            return;
+            return false;
         }
-        self.begin_life(output);
+        self.begin_life(after, output);
         output.events.push(Event::Renewed { origin: self.config.origin });
         self.close_all(output);
         self.enroll_self(now, State::Active, output);
         self.greet_all(now, output);
+        true
     }
 
-    /// Takes the next origin.
-    pub(super) fn begin_life(&mut self, output: &mut Output) {
-        self.config.incarnation += 1;
+    /// Takes the next origin, of a life with a greater number than `after`.
+    pub(super) fn begin_life(&mut self, after: u64, output: &mut Output) {
+        let next = self.config.incarnation.max(after).checked_add(1);
+        self.config.incarnation = next.expect("numbers of lives are bounded where they come in");
         self.config.origin = Origin::of(self.config.node, self.config.incarnation);
         if self.keeps_records() {
             self.export_life(&mut output.append);
