@@ -302,14 +302,15 @@ impl Shard {
         let field = Field::new(&node.to_bytes());
         let (key, seen) = self.store.prepare(ROSTER_KEY, &field, self.config.origin);
         let content = Content::from(&value[..]);
-        let reply = self.write(now, vec![CellWrite { key, field, content, seen }], 0, output);
-        if let Reply::Written { dot, .. } = reply {
-            if node == self.config.node {
-                self.roster.own = Some(dot);
-            }
-            output.events.push(Event::Enrolled { node, state, dot });
+        let cell = CellWrite { key, field, content, seen };
+        let Some((stamp, dot)) = self.write_own(now, vec![cell], output) else {
+            return Reply::Exhausted;
+        };
+        if node == self.config.node {
+            self.roster.own = Some(dot);
         }
-        reply
+        output.events.push(Event::Enrolled { node, state, dot });
+        Reply::Written { stamp, dot, changed: 0 }
     }
 
     /// Writes this node's own entry.

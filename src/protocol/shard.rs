@@ -347,7 +347,7 @@ impl Shard {
         CellWrite { key, field, content, seen }
     }
 
-    /// Makes one write of this node: stamps it, applies it, pushes it.
+    /// Makes one write of a client, unless it asks too much.
     pub(super) fn write(
         &mut self,
         now: Time,
@@ -358,13 +358,7 @@ impl Shard {
         if cells.is_empty() {
             return Reply::Nothing;
         }
-        let count = cells.len() as u64;
-        let (Some(lamport), Some(last)) = (self.lamport.after(count), self.seq.checked_add(count))
-        else {
-            return Reply::Exhausted;
-        };
-        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
-        let write = Write::new(stamp, self.seq + 1, cells);
+        let Some(write) = self.stamped(cells) else { return Reply::Exhausted };
         // Whatever is wrong with it, peers would not take it from us.
         if !write.is_well_formed() || !self.takes(&write) {
             return Reply::TooLarge;
@@ -372,9 +366,42 @@ impl Shard {
         if self.is_full() && write.cells.iter().any(|cell| cell.content != Content::Tombstone) {
             return Reply::OutOfMemory;
         }
-        let dot = write.last_dot();
+        let (stamp, dot) = self.make(now, write, output);
+        Reply::Written { stamp, dot, changed }
+    }
+
+    /// Makes a write that nobody asks for anew: whatever a client may do now, this has been accepted
+    /// before, or is the node's own. Answers its stamp and last dot; `None` if the counters are
+    /// exhausted.
+    ///
+    /// # Panics
+    /// If peers would not take it: only what they would has ever been accepted.
+    pub(super) fn write_own(
+        &mut self,
+        now: Time,
+        cells: Vec<CellWrite>,
+        output: &mut Output,
+    ) -> Option<(Stamp, Dot)> {
+        let write = self.stamped(cells)?;
+        assert!(write.is_well_formed(), "a write of this node's own is not well formed");
+        Some(self.make(now, write, output))
+    }
+
+    /// The next write of this node; `None` if the counters are exhausted.
+    fn stamped(&self, cells: Vec<CellWrite>) -> Option<Write> {
+        let count = cells.len() as u64;
+        let lamport = self.lamport.after(count)?;
+        self.seq.checked_add(count)?;
+        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
+        Some(Write::new(stamp, self.seq + 1, cells))
+    }
+
+    /// Applies a write of this node, records and pushes it.
+    fn make(&mut self, now: Time, write: Write, output: &mut Output) -> (Stamp, Dot) {
+        let (stamp, dot) = (write.stamp, write.last_dot());
+        let lamport = stamp.lamport;
         self.lamport = lamport;
-        self.seq = last;
+        self.seq = dot.seq;
         if self.keeps_records() {
             self.recording.reserve(lamport, &mut output.append);
             output.append.awaited = true;
@@ -387,7 +414,7 @@ impl Shard {
             fill.keep(&write);
         }
         self.merge(write, output);
-        Reply::Written { stamp, dot, changed }
+        (stamp, dot)
     }
 
     /// Brings the counter to at least this, so that the next write has a greater one.
