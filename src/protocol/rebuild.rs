@@ -29,7 +29,6 @@ use super::cell::{CellWrite, Content, Field, Key, VALUE_BYTES_MAX, Write};
 use super::delta::{Captured, PATIENCE};
 use super::event::{Distrust, Event};
 use super::id::NodeId;
-use super::roster::State;
 use super::shard::Shard;
 use super::stamp::{Dot, Stamp};
 use super::time::Time;
@@ -153,9 +152,9 @@ impl Shard {
         true
     }
 
-    /// Puts away what is here and begins to fill itself.
+    /// Puts away what is here and begins to fill itself, unless it is about to leave.
     pub(super) fn rebuild(&mut self, now: Time, why: Distrust, output: &mut Output) {
-        if self.fill.is_some() || !self.may_begin_anew(now) {
+        if self.fill.is_some() || self.leaving || !self.may_begin_anew(now) {
             return;
         }
         self.counters.rebuilds += 1;
@@ -186,7 +185,7 @@ impl Shard {
         self.close_all(output);
         self.forget_collection();
         output.events.push(Event::Rebuilding { why });
-        self.enroll_self(now, State::Active, output);
+        self.enroll_self(now, output);
         self.greet_all(now, output);
     }
 

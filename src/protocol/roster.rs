@@ -313,12 +313,25 @@ impl Shard {
         Reply::Written { stamp, dot, changed: 0 }
     }
 
-    /// Writes this node's own entry.
-    pub(super) fn enroll_self(&mut self, now: Time, state: State, output: &mut Output) -> Reply {
+    /// Writes this node's own entry: that it takes part, or that it has left.
+    pub(super) fn enroll_self(&mut self, now: Time, output: &mut Output) -> Reply {
+        let state = if self.leaving { State::Left } else { State::Active };
         let name: String = self.config.name.chars().take(NAME_BYTES_MAX / 4).collect();
         let (origin, incarnation) = (self.config.origin, self.config.incarnation);
         let member = Member { state, origin, incarnation, name };
         self.enroll(now, self.config.node, member, output)
+    }
+
+    /// Takes part again after it was told to leave.
+    pub(super) fn stay(&mut self, now: Time, output: &mut Output) -> Reply {
+        if !std::mem::take(&mut self.leaving) {
+            return Reply::Nothing;
+        }
+        if self.renew(now, 0, output) {
+            return Reply::Begun;
+        }
+        // Whoever knows that it had left says so when it greets, and by then it may begin anew.
+        self.enroll_self(now, output)
     }
 
     /// Retires another member.
@@ -338,7 +351,7 @@ impl Shard {
         if self.roster.own.is_none()
             && self.roster.active(self.config.node) != Some(self.config.origin)
         {
-            self.enroll_self(now, State::Active, output);
+            self.enroll_self(now, output);
         }
         self.greet(now, peer, true, output);
     }
@@ -464,7 +477,7 @@ impl Shard {
             Some(Standing::Unknown) => {
                 let own = self.roster.own.and_then(|dot| self.store.stamp(dot));
                 if own.is_none_or(|stamp| stamp.lamport < theirs) {
-                    self.enroll_self(now, State::Active, output);
+                    self.enroll_self(now, output);
                     answers = true;
                 }
             }
@@ -577,7 +590,7 @@ impl Shard {
                     refused |= !self.renew(now, incarnation, output);
                 }
                 _ if !self.peers.is_empty() => {
-                    self.enroll_self(now, State::Active, output);
+                    self.enroll_self(now, output);
                 }
                 _ => self.roster.own = None,
             }
@@ -589,15 +602,16 @@ impl Shard {
 
     /// Goes on as a new origin, with all that is here: the old one is over, and what it said and is
     /// still under way does not count any more. The new life has a greater number than `after`.
-    /// Answers whether it may begin now; if not, nothing has changed.
+    /// Answers whether it may begin now; if not, nothing has changed. A life that has been left is not
+    /// followed by another one.
     fn renew(&mut self, now: Time, after: u64, output: &mut Output) -> bool {
-        if !self.may_begin_anew(now) {
+        if self.leaving || !self.may_begin_anew(now) {
             return false;
         }
         self.begin_life(after, output);
         output.events.push(Event::Renewed { origin: self.config.origin });
         self.close_all(output);
-        self.enroll_self(now, State::Active, output);
+        self.enroll_self(now, output);
         self.greet_all(now, output);
         true
     }

@@ -35,7 +35,7 @@ use super::rebuild::{Anew, Fill};
 use super::record::{Append, Begin};
 use super::recovery::{Recording, Rising};
 use super::repair::Repair;
-use super::roster::{Roster, State};
+use super::roster::Roster;
 use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
@@ -78,6 +78,8 @@ pub struct Shard {
     pub(super) fill: Option<Fill>,
     pub(super) repair: Repair,
     pub(super) anew: Anew,
+    /// Whether this node was told to leave, and so must not come back by itself.
+    pub(super) leaving: bool,
     /// Whether somebody showed more of this origin than is known here.
     pub(super) forgot: bool,
     /// Whether anybody was given or told anything under this origin.
@@ -146,6 +148,7 @@ impl Shard {
             fill: attic.map(Fill::again),
             repair: Repair::default(),
             anew: Anew::default(),
+            leaving: false,
             forgot: false,
             #[cfg(test)]
             careless: Careless::No,
@@ -323,7 +326,11 @@ impl Shard {
                 self.write(now, cells, changed, output)
             }
             Request::Retire { node } => self.retire(now, node, output),
-            Request::Leave => self.enroll_self(now, State::Left, output),
+            Request::Leave => {
+                self.leaving = true;
+                self.enroll_self(now, output)
+            }
+            Request::Stay => self.stay(now, output),
             Request::Rebuild => {
                 self.rebuild(now, Distrust::Asked, output);
                 if self.fill.is_some() { Reply::Begun } else { Reply::Nothing }
@@ -748,6 +755,7 @@ mod tests {
     use crate::protocol::digest::{Digest, DigestHash};
     use crate::protocol::id::Origin;
     use crate::protocol::message::{ExchangeId, Wish};
+    use crate::protocol::roster::State;
 
     /// Nodes 1, 2, … in memory; messages wait until they are delivered or dropped.
     struct Cluster {
@@ -1140,6 +1148,48 @@ mod tests {
         cluster.handle(0, Input::Request(Token(0), Request::SetAll(&pairs[..1])));
         cluster.deliver();
         assert!(cluster.is_converged() && cluster.shards[1].store().keys_live() == 2);
+    }
+
+    /// Whoever leaves does not come back while others go on writing, and when they greet; if told to
+    /// stay after all, it takes part again.
+    #[test]
+    fn who_leaves_comes_back_only_when_told_to() {
+        let mut cluster = Cluster::new(3, |config| config.roster = true);
+        cluster.pass(Duration::from_secs(5));
+        let states = |cluster: &Cluster| -> Vec<_> {
+            let members = |at: usize| cluster.shards[at].members();
+            let of_first = |at| members(at).find(|(node, _)| *node == NodeId(1));
+            (0..3).map(|at| of_first(at).map(|(_, member)| member.state)).collect()
+        };
+        assert_eq!(states(&cluster), [Some(State::Active); 3]);
+        let reply = cluster.handle(0, Input::Request(Token(0), Request::Stay));
+        assert_eq!(reply, Some(Reply::Nothing));
+        cluster.handle(0, Input::Request(Token(0), Request::Leave));
+        let origin = cluster.shards[0].config.origin;
+        for round in 0..30 {
+            cluster.set(1 + round % 2, &format!("k{round}"), "v");
+            cluster.deliver();
+            if round == 10 {
+                for (one, other) in [(0, NodeId(2)), (1, NodeId(1))] {
+                    cluster.handle(one, Input::PeerDown(other));
+                    cluster.handle(one, Input::PeerUp(other, Duration::from_millis(1)));
+                }
+            }
+            cluster.pass(Duration::from_secs(1));
+        }
+        assert_eq!(states(&cluster), [Some(State::Left); 3]);
+        assert_eq!(cluster.shards[0].config.origin, origin);
+        let reply = cluster.handle(0, Input::Request(Token(0), Request::Rebuild));
+        assert_eq!(reply, Some(Reply::Nothing));
+
+        cluster.handle(0, Input::Request(Token(0), Request::Stay));
+        cluster.pass(Duration::from_secs(10));
+        assert_eq!(states(&cluster), [Some(State::Active); 3]);
+        assert_ne!(cluster.shards[0].config.origin, origin);
+        cluster.set(0, "after", "v");
+        cluster.pass(Duration::from_secs(5));
+        assert!(cluster.is_converged());
+        assert_eq!(cluster.value(2, "after").as_deref(), Some("v"));
     }
 
     /// Many peers fill one node in small chunks at the same time, and none stops another.
