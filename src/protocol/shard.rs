@@ -114,13 +114,13 @@ impl Shard {
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
         let (vector, horizon) = (VersionVector::default(), VersionVector::default());
-        let lamport = Lamport(0);
-        Self::risen(Rising { config, store, vector, lamport, horizon, attic: None })
+        let (lamport, recording) = (Lamport(0), Recording::default());
+        Self::risen(Rising { config, store, vector, lamport, horizon, attic: None, recording })
     }
 
     /// A shard with what an earlier one held.
     pub(super) fn risen(rising: Rising) -> Self {
-        let Rising { config, store, vector, lamport, horizon, attic } = rising;
+        let Rising { config, store, vector, lamport, horizon, attic, recording } = rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
@@ -131,7 +131,7 @@ impl Shard {
             epoch: Epoch(0),
             lamport,
             seq,
-            recording: Recording::default(),
+            recording,
             store,
             vector,
             peers: Peers::default(),
