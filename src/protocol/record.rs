@@ -97,6 +97,8 @@ pub(super) enum Record {
     Cell(Recorded),
     /// A cell lost against one that stands; without its value.
     Lost(Recorded),
+    /// A repair put a cell in the place of a damaged one, perhaps under the same stamp.
+    Mended(Recorded),
     /// Cells that are kept, of one origin and epoch.
     Cells(Run),
     /// These dots are held.
@@ -228,6 +230,11 @@ impl Append {
         (key, field, seen): (&Key, &Field, &Seen),
     ) {
         self.add(8, &(stamp, seq, covers, (key, field, Content::Tombstone, seen)));
+    }
+
+    /// A cell that a repair put in the place of another, which may have the same stamp.
+    pub(super) fn mended(&mut self, stamp: Stamp, seq: u64, cell: &CellWrite) {
+        self.add(13, &(stamp, seq, 0, cell));
     }
 
     /// Adds cells that are kept, in any order.
@@ -398,6 +405,7 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         10 => Record::Horizon(of(body)?),
         11 => Record::Emptied,
         12 => Record::Filled,
+        13 => Record::Mended(Recorded::of(body)?),
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -120,6 +120,10 @@ impl Recovery {
                 self.hold(&cell);
                 self.store.lose(cell.stamp, cell.seq, cell.cell);
             }
+            Record::Mended(cell) => {
+                self.hold(&cell);
+                self.store.mend(cell.stamp, cell.seq, &cell.cell);
+            }
             Record::Cells(run) => run.into_cells()?.into_iter().for_each(|kept| self.keep(kept)),
             Record::Held(held) => self.vector.merge(&held),
             Record::Horizon(horizon) => self.horizon.merge(&horizon),
@@ -227,6 +231,7 @@ mod tests {
     use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
     use crate::protocol::config::Durability;
     use crate::protocol::id::NodeId;
+    use crate::protocol::repair::prevails;
     use crate::protocol::stamp::Epoch;
     use crate::protocol::time::Time;
 
@@ -360,6 +365,36 @@ mod tests {
             assert_eq!(recovery.apply(&append.records).is_ok(), taken);
             let (shard, _) = recovery.into_shard(config(Durability::Always), u32::MAX);
             assert!(shard.config().incarnation > if taken { incarnation } else { 0 });
+        }
+    }
+
+    /// What a repair put in the place of other bytes under the same stamp stands after a restart,
+    /// with books that agree, and also where nothing had been left of the cell.
+    #[test]
+    fn what_was_mended_stays_mended() {
+        let (one, other) = (&b"one"[..], &b"other"[..]);
+        let (lesser, greater) = if prevails(one, other) { (other, one) } else { (one, other) };
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(5), origin: Origin(8) };
+        let cell = |value: &[u8]| CellWrite {
+            key: Key::from("key"),
+            field: Field::whole_key(),
+            content: Content::from(value),
+            seen: Seen::default(),
+        };
+        let rise = |before: Option<&[u8]>, mended: Option<&[u8]>| {
+            let mut append = Append::default();
+            before.into_iter().for_each(|value| append.cell(stamp, 1, 0, &cell(value)));
+            mended.into_iter().for_each(|value| append.mended(stamp, 1, &cell(value)));
+            risen(&append.records, Durability::Always)
+        };
+        let whole = rise(Some(greater), None);
+        for mended in [rise(Some(lesser), Some(greater)), rise(None, Some(greater))] {
+            assert_eq!(
+                mended.reader().string(b"key", |value| value.map(<[_]>::to_vec)),
+                Some(greater.to_vec())
+            );
+            assert_eq!(mended.summary(), whole.summary());
+            assert_eq!((mended.store().cells(), mended.store().keys_live()), (1, 1));
         }
     }
 
