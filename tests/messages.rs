@@ -515,3 +515,54 @@ fn an_absurd_roster_is_bounded() {
     pair.handle(ONE, Input::Wake);
     assert!(pair.one.reader().contains(b"after"));
 }
+
+/// What others write about this node, with the number of a life that it cannot have lived, changes
+/// nothing; with one that it may have, it goes on as a later one, also where it must wait for that.
+#[test]
+fn an_absurd_number_of_a_life_is_passed_over() {
+    let told = |pair: &mut Pair, state: State, incarnation: u64| {
+        let origin = pair.two.config().origin;
+        let number = pair.two.vector().origin(origin).map_or(0, |held| held.last());
+        let told = pair.one.vector().origin(origin).map_or(0, |held| held.last()).max(number);
+        let lamport = Lamport(pair.one.lamport().0.max(told) + 1);
+        let member = Member { state, origin: Origin(77), incarnation, name: "one".into() };
+        let cell = CellWrite {
+            key: Key::from(RESERVED_PREFIX),
+            field: Field::new(&ONE.to_bytes()),
+            content: Content::from(&rmp_serde::to_vec(&member).expect("it can be encoded")[..]),
+            seen: Seen::default(),
+        };
+        let stamp = Stamp { epoch: Epoch(0), lamport, origin };
+        let writes = vec![Write::new(stamp, told + 1, vec![cell])];
+        let envelope = pair.two.wrap(Message::Push { writes, relay: None });
+        pair.handle(ONE, Input::Message(TWO, envelope));
+    };
+    for state in [State::Active, State::Retired, State::Left] {
+        let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+        pair.settle();
+        let before = (pair.one.config().origin, pair.one.config().incarnation);
+        told(&mut pair, state, u64::MAX);
+        assert_eq!((pair.one.config().origin, pair.one.config().incarnation), before);
+
+        // The second one comes within the pause after the first.
+        let mut pair = Pair::with_roster(Direction::PushPull, true, true);
+        pair.settle();
+        told(&mut pair, state, 1 << 40);
+        let first = (pair.one.config().origin, pair.one.config().incarnation);
+        assert_eq!(first.1, (1 << 40) + 1);
+        while !pair.wire.is_empty() {
+            let (to, frame) = pair.wire.remove(0);
+            assert!(pair.receive(to, &frame), "an undamaged message");
+        }
+        told(&mut pair, state, 1 << 41);
+        let second = (pair.one.config().origin, pair.one.config().incarnation);
+        assert_eq!(second, first, "not yet");
+        pair.settle();
+        let now = pair.one.config().incarnation;
+        assert!(now > 1 << 41, "but in the end");
+        assert_eq!(pair.one.config().origin, Origin::of(ONE, now), "an origin for every number");
+        let own = pair.one.members().find(|(node, _)| *node == ONE);
+        let own = own.map(|(_, own)| (own.state, own.origin));
+        assert_eq!(own, Some((State::Active, pair.one.config().origin)));
+    }
+}

@@ -72,8 +72,10 @@ pub enum Request<'a> {
         /// The member.
         node: NodeId,
     },
-    /// Leaves the roster for good.
+    /// Leaves the roster for good: from now on this node does not take part again by itself.
     Leave,
+    /// Takes part after all, under a new origin: what is known of the old one is that it has left.
+    Stay,
     /// Puts away what this node has and fills it anew from the others.
     Rebuild,
 }

@@ -24,12 +24,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::boundary::{Output, Reply};
-use super::cell::{CellWrite, Content, Field, Key, Write};
+use super::boundary::Output;
+use super::cell::{CellWrite, Content, Field, Key, VALUE_BYTES_MAX, Write};
 use super::delta::{Captured, PATIENCE};
 use super::event::{Distrust, Event};
 use super::id::NodeId;
-use super::roster::State;
 use super::shard::Shard;
 use super::stamp::{Dot, Stamp};
 use super::time::Time;
@@ -153,9 +152,9 @@ impl Shard {
         true
     }
 
-    /// Puts away what is here and begins to fill itself.
+    /// Puts away what is here and begins to fill itself, unless it is about to leave.
     pub(super) fn rebuild(&mut self, now: Time, why: Distrust, output: &mut Output) {
-        if self.fill.is_some() || !self.may_begin_anew(now) {
+        if self.fill.is_some() || self.leaving || !self.may_begin_anew(now) {
             return;
         }
         self.counters.rebuilds += 1;
@@ -181,13 +180,13 @@ impl Shard {
         self.fill = Some(Fill { own, lonely: now, ..Fill::again(attic) });
         self.roster.begin_anew();
         if !keeps_origin {
-            self.begin_life(output);
+            self.begin_life(0, output);
         }
         self.empty(output);
         self.close_all(output);
         self.forget_collection();
         output.events.push(Event::Rebuilding { why });
-        self.enroll_self(now, State::Active, output);
+        self.enroll_self(now, output);
         self.greet_all(now, output);
     }
 
@@ -327,7 +326,7 @@ impl Shard {
                 again.entry(stamp).or_default().push((dot, cell));
             }
         }
-        let mut kept = 0;
+        let (mut kept, mut exhausted) = (0, false);
         for (of, mut cells) in again {
             // Deletions as well, even where nothing shows: who knew as much as their writer, but not of
             // them, may still bring what they have beaten.
@@ -335,13 +334,14 @@ impl Shard {
                 let standing = self.store.standing(&cell.key, &cell.field);
                 standing.is_none_or(|stamp| stamp <= of)
             });
-            if cells.is_empty() {
-                continue;
-            }
             cells.sort_by_key(|(dot, _)| *dot);
             let cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
-            let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
-            if let Reply::Written { stamp, dot, .. } = self.write(now, cells, 0, output) {
+            for cells in writes_of(cells, VALUE_BYTES_MAX) {
+                let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
+                let Some((stamp, dot)) = self.write_own(now, cells, output) else {
+                    exhausted = true;
+                    continue;
+                };
                 kept += 1;
                 output.events.push(Event::Rewritten { of, stamp, dot, keys });
             }
@@ -352,7 +352,8 @@ impl Shard {
                 kept += usize::from(self.delete_anew(now, of, cell, output));
             }
         }
-        if self.keeps_records() {
+        // What could not be made anew stays in the attic on disk.
+        if self.keeps_records() && !exhausted {
             output.append.filled();
         }
         output.events.push(Event::Rebuilt { kept });
@@ -363,10 +364,90 @@ impl Shard {
     fn delete_anew(&mut self, now: Time, of: Stamp, cell: CellWrite, output: &mut Output) -> bool {
         let (key, seen) = self.store.prepare(&cell.key, &cell.field, self.config.origin);
         let cell = CellWrite { key: key.clone(), content: Content::Tombstone, seen, ..cell };
-        let Reply::Written { stamp, dot, .. } = self.write(now, vec![cell], 0, output) else {
-            return false;
-        };
+        let Some((stamp, dot)) = self.write_own(now, vec![cell], output) else { return false };
         output.events.push(Event::Redeleted { key, of, stamp, dot });
         true
+    }
+}
+
+/// The cells as writes of about `bytes_max` bytes: what was one write may have grown beyond what
+/// peers take in one, by what each cell has seen since. One cell always fits.
+fn writes_of(
+    cells: impl IntoIterator<Item = CellWrite>,
+    bytes_max: usize,
+) -> impl Iterator<Item = Vec<CellWrite>> {
+    let mut cells = cells.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = cells.next()?;
+        let mut bytes = first.bytes();
+        let mut write = vec![first];
+        let mut fits = |cell: &CellWrite| {
+            bytes += cell.bytes();
+            bytes <= bytes_max
+        };
+        while let Some(cell) = cells.next_if(&mut fits) {
+            write.push(cell);
+        }
+        Some(write)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::boundary::{Input, Reply, Request, Token};
+    use crate::protocol::cell::Seen;
+    use crate::protocol::config::{Config, Durability};
+    use crate::protocol::id::Origin;
+    use crate::protocol::stamp::Lamport;
+
+    /// What was accepted once is made anew even where a client could not write it any more: values
+    /// longer than are taken now, in a node that has no memory left for more.
+    #[test]
+    fn limits_of_clients_do_not_hold_for_what_is_made_anew() {
+        let durability = Durability::Always;
+        let mut shard = Shard::new(Config { durability, ..Config::new(NodeId(1), Origin(1), 1) });
+        let mut output = Output::default();
+        let value = &[7; 1_000][..];
+        for key in [&b"attic"[..], b"later"] {
+            let set = Request::Set { key, value };
+            shard.handle(Time::START, Input::Request(Token(0), set), &mut output);
+        }
+        shard.gave = true;
+        shard.rebuild(Time::START, Distrust::Asked, &mut output);
+        assert!(shard.is_filling() && !shard.reader().contains(b"attic"));
+        let own = Request::Set { key: b"own", value };
+        shard.handle(Time::START, Input::Request(Token(0), own), &mut output);
+
+        shard.config.memory_bytes_max = Some(0);
+        shard.config.value_bytes_max = 10;
+        let horizon = Some(VersionVector::default());
+        let captured = Captured { vector: VersionVector::default(), lamport: Lamport(0), horizon };
+        shard.finish_filling(Time::START, captured, &mut output);
+        assert!([&b"attic"[..], b"later", b"own"].iter().all(|key| shard.reader().contains(key)));
+        output.clear();
+        let set = Request::Set { key: b"k", value: b"v" };
+        shard.handle(Time::START, Input::Request(Token(0), set), &mut output);
+        assert_eq!(output.reply, [(Token(0), Reply::OutOfMemory)], "the limits hold for clients");
+    }
+
+    /// A write that has grown is made as several, in order, none larger than it may be unless it is
+    /// one cell.
+    #[test]
+    fn a_write_that_has_grown_is_split() {
+        let cells = |sizes: &[usize]| -> Vec<CellWrite> {
+            let cell = |size: &usize| CellWrite {
+                key: Key::from("k"),
+                field: Field::whole_key(),
+                content: Content::from(&vec![0; *size][..]),
+                seen: Seen::default(),
+            };
+            sizes.iter().map(cell).collect()
+        };
+        let all = cells(&[10, 10, 10, 500, 10]);
+        let writes: Vec<_> = writes_of(all.clone(), 100).collect();
+        let counts: Vec<_> = writes.iter().map(Vec::len).collect();
+        assert_eq!(counts, [3, 1, 1]);
+        assert_eq!(writes.concat(), all);
     }
 }

@@ -34,6 +34,9 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 
 /// How far apart the ends are that are noted: a piece is hardly longer than this, or than one write.
 const SETTLED_BYTES_MIN: usize = 1 << 20;
+/// The most ranges in one record of a vector: some hundred kilobytes, and far below what is taken
+/// when it is read. A vector may have more than one record, or one message, could carry.
+const RECORD_RANGES_MAX: usize = 64 << 10;
 
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
@@ -98,6 +101,8 @@ pub(super) enum Record {
     Cell(Recorded),
     /// A cell lost against one that stands; without its value.
     Lost(Recorded),
+    /// A repair put a cell in the place of a damaged one, perhaps under the same stamp.
+    Mended(Recorded),
     /// Cells that are kept, of one origin and epoch.
     Cells(Run),
     /// These dots are held.
@@ -234,6 +239,11 @@ impl Append {
         self.add(8, &(stamp, seq, covers, (key, field, Content::Tombstone, seen)));
     }
 
+    /// A cell that a repair put in the place of another, which may have the same stamp.
+    pub(super) fn mended(&mut self, stamp: Stamp, seq: u64, cell: &CellWrite) {
+        self.add(13, &(stamp, seq, 0, cell));
+    }
+
     /// Adds cells that are kept, in any order.
     pub(super) fn cells(&mut self, mut cells: Vec<KeptCell>) {
         cells.sort_unstable_by_key(|kept| (kept.stamp.epoch, kept.stamp.origin, kept.seq));
@@ -266,11 +276,19 @@ impl Append {
     }
 
     pub(super) fn held(&mut self, held: &VersionVector) {
-        self.add(7, held);
+        self.vector(7, held);
     }
 
     pub(super) fn horizon(&mut self, horizon: &VersionVector) {
-        self.add(10, horizon);
+        self.vector(10, horizon);
+    }
+
+    /// Adds a vector as one record or several, which are merged when they are read.
+    fn vector(&mut self, kind: u8, vector: &VersionVector) {
+        if vector.ranges() <= RECORD_RANGES_MAX {
+            return self.add(kind, vector);
+        }
+        vector.pieces(RECORD_RANGES_MAX, |piece| self.add(kind, piece));
     }
 
     pub(super) fn emptied(&mut self) {
@@ -398,6 +416,7 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         11 => Record::Emptied,
         12 => Record::Filled,
         14 => Record::Doubted,
+        13 => Record::Mended(Recorded::of(body)?),
         kind => return Err(RecordError::Kind(kind)),
     })
 }
@@ -406,4 +425,37 @@ fn of<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
     deserializer.set_max_depth(super::codec::DEPTH_MAX);
     Ok(T::deserialize(&mut deserializer)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::stamp::Dot;
+
+    /// A vector of very many ranges is recorded in several records, of which each is far below what
+    /// is refused when it is read, and together they are the vector.
+    #[test]
+    fn a_vector_of_very_many_ranges_is_several_records() {
+        let mut held = VersionVector::default();
+        for number in 1..=5 * RECORD_RANGES_MAX as u64 / 2 {
+            held.insert(Dot { origin: Origin(number % 2), seq: 2 * number });
+        }
+        let mut append = Append::default();
+        append.held(&held);
+        append.horizon(&held);
+        let (mut counts, mut merged) =
+            ([0; 2], [VersionVector::default(), VersionVector::default()]);
+        for record in read(&append.records, &mut None) {
+            let (at, piece) = match record.unwrap() {
+                Record::Held(piece) => (0, piece),
+                Record::Horizon(piece) => (1, piece),
+                other => panic!("{other:?}"),
+            };
+            assert!(piece.ranges() <= RECORD_RANGES_MAX);
+            counts[at] += 1;
+            merged[at].merge(&piece);
+        }
+        assert_eq!(counts, [3, 3]);
+        assert!(merged.iter().all(|merged| *merged == held));
+    }
 }

@@ -19,7 +19,9 @@ use super::config::Config;
 use super::id::Origin;
 use super::rebuild::Attic;
 use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded};
+use super::roster::INCARNATION_MAX;
 use super::shard::Shard;
+use super::stability::hold_beaten;
 use super::stamp::{Dot, Lamport, Stamp};
 use super::store::Store;
 use super::version::VersionVector;
@@ -56,6 +58,7 @@ pub(super) struct Rising {
     pub(super) doubted: bool,
     /// What is to be made anew once the node has filled itself, if it must.
     pub(super) attic: Option<Attic>,
+    pub(super) recording: Recording,
 }
 
 /// What a shard keeps in mind about its records.
@@ -108,6 +111,9 @@ impl Recovery {
     fn take(&mut self, record: Record) -> Result<(), RecordError> {
         self.ended = false;
         match record {
+            Record::Begin(life) if life.incarnation > 2 * INCARNATION_MAX => {
+                return Err(RecordError::Impossible);
+            }
             Record::Begin(life) => {
                 // A snapshot names the life in which it was made.
                 if self.life.is_none_or(|before| before.incarnation <= life.incarnation) {
@@ -124,6 +130,10 @@ impl Recovery {
             Record::Lost(cell) => {
                 self.hold(&cell);
                 self.store.lose(cell.stamp, cell.seq, cell.cell);
+            }
+            Record::Mended(cell) => {
+                self.hold(&cell);
+                self.store.mend(cell.stamp, cell.seq, &cell.cell);
             }
             Record::Cells(run) => run.into_cells()?.into_iter().for_each(|kept| self.keep(kept)),
             Record::Held(held) => self.vector.merge(&held),
@@ -183,6 +193,9 @@ impl Recovery {
         if self.doubted {
             append.doubted();
         }
+        // So that the next life is above this one, however early this one dies.
+        let mut recording = Recording::default();
+        recording.reserve(self.lamport, &mut append);
         if fills {
             let roster: Vec<_> =
                 self.store.all().filter(|(_, _, cell)| cell.key.is_reserved()).collect();
@@ -194,10 +207,18 @@ impl Recovery {
                 self.store.merge(stamp, dot.seq, cell);
             }
         }
-        self.store.collect_all(&self.horizon);
+        // The horizon is recorded before the first tombstone goes, and covers those whose turn had
+        // not come: what they had beaten is marked here, as it would have been then.
+        let mut beaten = VersionVector::default();
+        for seen in self.store.collect_all(&self.horizon) {
+            beaten.merge(&hold_beaten(&seen, config.origin, self.lamport, &mut self.vector));
+        }
+        if !beaten.is_empty() {
+            append.held(&beaten);
+        }
         self.store.forget_displaced();
         let Self { store, vector, lamport, horizon, attic, doubted, .. } = self;
-        let rising = Rising { config, store, vector, lamport, horizon, doubted, attic };
+        let rising = Rising { config, store, vector, lamport, horizon, doubted, attic, recording };
         (Shard::risen(rising), append)
     }
 }
@@ -224,8 +245,11 @@ mod tests {
 
     use super::*;
     use crate::protocol::boundary::{Input, Output, Request, Token};
+    use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
     use crate::protocol::config::Durability;
     use crate::protocol::id::NodeId;
+    use crate::protocol::repair::prevails;
+    use crate::protocol::stamp::Epoch;
     use crate::protocol::time::Time;
 
     fn config(durability: Durability) -> Config {
@@ -284,10 +308,10 @@ mod tests {
         #[test]
         fn no_dot_or_stamp_is_used_twice(steps in steps(), kept in any::<prop::sample::Index>()) {
             let (mut shard, mut records) = written(Durability::Interval, &steps);
-            // The first write of all waits for its ceiling.
-            let whole: Vec<_> = starts(&records).collect();
-            let first = whole.iter().position(|at| records.get(*at + 4) == Some(&3)).map_or(0, |at| at + 1);
-            let lost = whole[(first + kept.index(whole.len())).min(whole.len() - 1)];
+            // What a life begins with is durable before it does anything.
+            let begin = Recovery::new(7).into_shard(config(Durability::Interval), 1).1.records.len();
+            let ends: Vec<_> = starts(&records).filter(|end| *end >= begin).collect();
+            let lost = ends[kept.index(ends.len())];
             let cut = risen(&records[..lost], Durability::Interval);
             prop_assert_ne!(cut.config().origin, shard.config().origin);
             prop_assert!(cut.lamport() >= shard.lamport());
@@ -315,6 +339,79 @@ mod tests {
             let _ = recovery.apply(&records);
             let _ = Recovery::new(7).apply(&records[at..]);
             let _ = recovery.into_shard(config(Durability::Interval), 3);
+        }
+    }
+
+    /// A crash between the record of the horizon and the collection of the last tombstone that it
+    /// covers: what that one had beaten is held all the same, in this life and the next.
+    #[test]
+    fn what_a_tombstone_below_the_horizon_had_beaten_is_held() {
+        let beaten = Dot { origin: Origin(9), seq: 3 };
+        let tombstone = Dot { origin: Origin(8), seq: 1 };
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(5), origin: tombstone.origin };
+        let mut seen = Seen::default();
+        seen.insert(beaten);
+        seen.insert(Dot { origin: Origin(7), seq: 6 });
+        let (key, field) = (Key::from("key"), Field::whole_key());
+        let mut append = Append::default();
+        append.cell(stamp, 1, 0, &CellWrite { key, field, content: Content::Tombstone, seen });
+        let mut horizon = VersionVector::default();
+        horizon.insert(tombstone);
+        append.horizon(&horizon);
+
+        let mut recovery = Recovery::new(7);
+        recovery.apply(&append.records).unwrap();
+        let (shard, more) = recovery.into_shard(config(Durability::Always), 2);
+        assert_eq!(shard.store().tombstones(), 0);
+        assert!(shard.vector().contains(beaten));
+        assert!(!shard.vector().contains(Dot { origin: Origin(7), seq: 6 }), "above every counter");
+        let mut recovery = Recovery::new(7);
+        recovery.apply(&more.records).unwrap();
+        let (shard, _) = recovery.into_shard(config(Durability::Always), 3);
+        assert!(shard.vector().contains(beaten), "recorded");
+    }
+
+    /// The number of a life that no node can have reached is refused, and the greatest one that is
+    /// taken can still be counted on from.
+    #[test]
+    fn an_absurd_number_of_a_life_is_refused() {
+        for (incarnation, taken) in [(u64::MAX, false), (2 * INCARNATION_MAX, true)] {
+            let mut append = Append::default();
+            append.begin(Begin { incarnation });
+            let mut recovery = Recovery::new(7);
+            assert_eq!(recovery.apply(&append.records).is_ok(), taken);
+            let (shard, _) = recovery.into_shard(config(Durability::Always), u32::MAX);
+            assert!(shard.config().incarnation > if taken { incarnation } else { 0 });
+        }
+    }
+
+    /// What a repair put in the place of other bytes under the same stamp stands after a restart,
+    /// with books that agree, and also where nothing had been left of the cell.
+    #[test]
+    fn what_was_mended_stays_mended() {
+        let (one, other) = (&b"one"[..], &b"other"[..]);
+        let (lesser, greater) = if prevails(one, other) { (other, one) } else { (one, other) };
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(5), origin: Origin(8) };
+        let cell = |value: &[u8]| CellWrite {
+            key: Key::from("key"),
+            field: Field::whole_key(),
+            content: Content::from(value),
+            seen: Seen::default(),
+        };
+        let rise = |before: Option<&[u8]>, mended: Option<&[u8]>| {
+            let mut append = Append::default();
+            before.into_iter().for_each(|value| append.cell(stamp, 1, 0, &cell(value)));
+            mended.into_iter().for_each(|value| append.mended(stamp, 1, &cell(value)));
+            risen(&append.records, Durability::Always)
+        };
+        let whole = rise(Some(greater), None);
+        for mended in [rise(Some(lesser), Some(greater)), rise(None, Some(greater))] {
+            assert_eq!(
+                mended.reader().string(b"key", |value| value.map(<[_]>::to_vec)),
+                Some(greater.to_vec())
+            );
+            assert_eq!(mended.summary(), whole.summary());
+            assert_eq!((mended.store().cells(), mended.store().keys_live()), (1, 1));
         }
     }
 

@@ -85,7 +85,7 @@ impl Shard {
                 }
                 self.repair.mended += 1;
                 if self.keeps_records() {
-                    output.append.cell(write.stamp, dot.seq, 0, cell);
+                    output.append.mended(write.stamp, dot.seq, cell);
                 }
                 self.exchanges.displaced(self.store.displaced(), dot..=dot);
                 self.store.forget_displaced();

@@ -56,6 +56,10 @@ pub const MEMBERS_MAX: usize = 4_096;
 /// The longest name in an entry, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
+/// The greatest number of a life that others are believed, and of one that a record names: it grows
+/// by 2³² with every start, so that this is a start every second for some ten years with room above.
+pub(super) const INCARNATION_MAX: u64 = 1 << 62;
+
 /// How many peers that are not cleared are asked to greet in one interval: as many as a push goes to.
 const UNCLEARED_ASKED_MAX: usize = 16;
 
@@ -129,6 +133,9 @@ pub struct Greet {
     pub entry: Option<Write>,
     /// How the receiver stands with it, under the origin that it knows of it.
     pub you: Option<(Origin, Standing)>,
+    /// The greatest number of an incarnation of the receiver that the sender knows of. One that is
+    /// greater than the receiver's own is of a life that it does not remember.
+    pub yours: u64,
     /// Whether it wants to be greeted in return.
     pub asks: bool,
 }
@@ -166,7 +173,7 @@ impl Roster {
         let (Ok(node), Some(value)) = (id, content.value()) else { return };
         let Ok(member) = rmp_serde::from_slice::<Member>(value) else { return };
         let room = self.members.len() < MEMBERS_MAX || self.members.contains_key(&node);
-        if !room || member.name.len() > NAME_BYTES_MAX {
+        if !room || member.name.len() > NAME_BYTES_MAX || member.incarnation > INCARNATION_MAX {
             return;
         }
         let over = match member.state {
@@ -212,6 +219,11 @@ impl Roster {
         (life.incarnation, life.greeting) = (greet.incarnation, greet.number);
         life.origin = Some(origin);
         Some(new)
+    }
+
+    /// Whether a later life of a peer is known than this one.
+    fn is_older(&self, peer: NodeId, incarnation: u64) -> bool {
+        self.lives.get(&peer).is_some_and(|life| incarnation < life.incarnation)
     }
 
     fn is_over(&self, peer: NodeId, incarnation: u64) -> bool {
@@ -298,22 +310,36 @@ impl Shard {
         let field = Field::new(&node.to_bytes());
         let (key, seen) = self.store.prepare(ROSTER_KEY, &field, self.config.origin);
         let content = Content::from(&value[..]);
-        let reply = self.write(now, vec![CellWrite { key, field, content, seen }], 0, output);
-        if let Reply::Written { dot, .. } = reply {
-            if node == self.config.node {
-                self.roster.own = Some(dot);
-            }
-            output.events.push(Event::Enrolled { node, state, dot });
+        let cell = CellWrite { key, field, content, seen };
+        let Some((stamp, dot)) = self.write_own(now, vec![cell], output) else {
+            return Reply::Exhausted;
+        };
+        if node == self.config.node {
+            self.roster.own = Some(dot);
         }
-        reply
+        output.events.push(Event::Enrolled { node, state, dot });
+        Reply::Written { stamp, dot, changed: 0 }
     }
 
-    /// Writes this node's own entry.
-    pub(super) fn enroll_self(&mut self, now: Time, state: State, output: &mut Output) -> Reply {
+    /// Writes this node's own entry: that it takes part, or that it has left.
+    pub(super) fn enroll_self(&mut self, now: Time, output: &mut Output) -> Reply {
+        let state = if self.leaving { State::Left } else { State::Active };
         let name: String = self.config.name.chars().take(NAME_BYTES_MAX / 4).collect();
         let (origin, incarnation) = (self.config.origin, self.config.incarnation);
         let member = Member { state, origin, incarnation, name };
         self.enroll(now, self.config.node, member, output)
+    }
+
+    /// Takes part again after it was told to leave.
+    pub(super) fn stay(&mut self, now: Time, output: &mut Output) -> Reply {
+        if !std::mem::take(&mut self.leaving) {
+            return Reply::Nothing;
+        }
+        if self.renew(now, 0, output) {
+            return Reply::Begun;
+        }
+        // Whoever knows that it had left says so when it greets, and by then it may begin anew.
+        self.enroll_self(now, output)
     }
 
     /// Retires another member.
@@ -333,7 +359,7 @@ impl Shard {
         if self.roster.own.is_none()
             && self.roster.active(self.config.node) != Some(self.config.origin)
         {
-            self.enroll_self(now, State::Active, output);
+            self.enroll_self(now, output);
         }
         self.greet(now, peer, true, output);
     }
@@ -346,7 +372,9 @@ impl Shard {
 
     /// Greets a peer.
     pub(super) fn greet(&mut self, now: Time, peer: NodeId, asks: bool, output: &mut Output) {
-        let origin = self.roster.lives.get(&peer).and_then(|life| life.origin);
+        let life = self.roster.lives.get(&peer);
+        let origin = life.and_then(|life| life.origin);
+        let yours = life.map_or(0, |life| life.incarnation.max(life.over));
         let rank = self.rank();
         let filling = self.fill.is_some();
         let Some(link) = self.peers.live_mut(peer) else { return };
@@ -367,6 +395,7 @@ impl Shard {
             rank,
             entry,
             you,
+            yours,
             asks,
         };
         self.sender().send(peer, Lane::Push, Message::Greet(Box::new(greet)), output);
@@ -423,8 +452,16 @@ impl Shard {
         if !self.config.roster || self.peers.live(peer).is_none() {
             return;
         }
+        if greet.yours > self.config.incarnation && greet.yours <= INCARNATION_MAX {
+            // The directory is an old copy: nobody takes this life for the present one.
+            self.renew(now, greet.yours, output);
+            return;
+        }
         let Some(new_life) = self.roster.meet(peer, origin, &greet) else {
             self.counters.messages_gated += 1;
+            if self.roster.is_older(peer, greet.incarnation) {
+                self.ask_greeting(now, peer, output);
+            }
             return;
         };
         let (theirs, ours) = (greet.lamport, self.lamport);
@@ -459,11 +496,14 @@ impl Shard {
             Some(Standing::Unknown) => {
                 let own = self.roster.own.and_then(|dot| self.store.stamp(dot));
                 if own.is_none_or(|stamp| stamp.lamport < theirs) {
-                    self.enroll_self(now, State::Active, output);
+                    self.enroll_self(now, output);
                     answers = true;
                 }
             }
-            Some(Standing::Retired) => return self.renew(now, output),
+            Some(Standing::Retired) => {
+                self.renew(now, 0, output);
+                return;
+            }
             Some(Standing::Behind)
                 if self.fill.is_none()
                     && (held.covers(&self.horizon) || self.rank() < greet.rank) =>
@@ -549,6 +589,8 @@ impl Shard {
 
     /// Draws the consequences of entries that have changed.
     pub(super) fn settle_roster(&mut self, now: Time, output: &mut Output) {
+        // Nobody else looks at this node's own entry: what the pause forbids now is still to be done.
+        let mut refused = false;
         while let Some(node) = self.roster.changed.pop_first() {
             let Some((_, member)) = self.roster.members.get(&node) else { continue };
             let (state, origin, incarnation) = (member.state, member.origin, member.incarnation);
@@ -565,35 +607,41 @@ impl Shard {
             match state {
                 State::Active if is_own => {}
                 State::Left if is_own => {}
-                State::Retired if is_own => self.renew(now, output),
+                State::Retired if is_own => refused |= !self.renew(now, 0, output),
                 _ if incarnation >= self.config.incarnation => {
-                    self.config.incarnation = incarnation;
-                    self.renew(now, output);
+                    refused |= !self.renew(now, incarnation, output);
                 }
                 _ if !self.peers.is_empty() => {
-                    self.enroll_self(now, State::Active, output);
+                    self.enroll_self(now, output);
                 }
                 _ => self.roster.own = None,
             }
         }
+        if refused {
+            self.roster.changed.insert(self.config.node);
+        }
     }
 
     /// Goes on as a new origin, with all that is here: the old one is over, and what it said and is
-    /// still under way does not count any more.
-    fn renew(&mut self, now: Time, output: &mut Output) {
-        if !self.may_begin_anew(now) {
-            return;
+    /// still under way does not count any more. The new life has a greater number than `after`.
+    /// Answers whether it may begin now; if not, nothing has changed. A life that has been left is not
+    /// followed by another one.
+    fn renew(&mut self, now: Time, after: u64, output: &mut Output) -> bool {
+        if self.leaving || !self.may_begin_anew(now) {
+            return false;
         }
-        self.begin_life(output);
+        self.begin_life(after, output);
         output.events.push(Event::Renewed { origin: self.config.origin });
         self.close_all(output);
-        self.enroll_self(now, State::Active, output);
+        self.enroll_self(now, output);
         self.greet_all(now, output);
+        true
     }
 
-    /// Takes the next origin.
-    pub(super) fn begin_life(&mut self, output: &mut Output) {
-        self.config.incarnation += 1;
+    /// Takes the next origin, of a life with a greater number than `after`.
+    pub(super) fn begin_life(&mut self, after: u64, output: &mut Output) {
+        let next = self.config.incarnation.max(after).checked_add(1);
+        self.config.incarnation = next.expect("numbers of lives are bounded where they come in");
         self.config.origin = Origin::of(self.config.node, self.config.incarnation);
         if self.keeps_records() {
             self.export_life(&mut output.append);

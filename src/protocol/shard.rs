@@ -35,7 +35,7 @@ use super::rebuild::{Anew, Fill};
 use super::record::{Append, Begin};
 use super::recovery::{Recording, Rising};
 use super::repair::Repair;
-use super::roster::{Roster, State};
+use super::roster::Roster;
 use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
@@ -80,6 +80,8 @@ pub struct Shard {
     /// Whether it may claim to hold what it lacks, as part of its records was lost.
     pub(super) doubted: bool,
     pub(super) anew: Anew,
+    /// Whether this node was told to leave, and so must not come back by itself.
+    pub(super) leaving: bool,
     /// Whether somebody showed more of this origin than is known here.
     pub(super) forgot: bool,
     /// Whether anybody was given or told anything under this origin.
@@ -114,14 +116,14 @@ impl Shard {
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.hash_seed);
         let (vector, horizon) = (VersionVector::default(), VersionVector::default());
-        let lamport = Lamport(0);
+        let (lamport, recording) = (Lamport(0), Recording::default());
         let (doubted, attic) = (false, None);
-        Self::risen(Rising { config, store, vector, lamport, horizon, doubted, attic })
+        Self::risen(Rising { config, store, vector, lamport, horizon, doubted, attic, recording })
     }
 
     /// A shard with what an earlier one held.
     pub(super) fn risen(rising: Rising) -> Self {
-        let Rising { config, store, vector, lamport, horizon, doubted, attic } = rising;
+        let Rising { config, store, vector, lamport, horizon, doubted, attic, recording } = rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
         Self {
@@ -132,7 +134,7 @@ impl Shard {
             epoch: Epoch(0),
             lamport,
             seq,
-            recording: Recording::default(),
+            recording,
             store,
             vector,
             peers: Peers::default(),
@@ -150,6 +152,7 @@ impl Shard {
             repair: Repair::default(),
             doubted,
             anew: Anew::default(),
+            leaving: false,
             forgot: false,
             #[cfg(test)]
             careless: Careless::No,
@@ -330,7 +333,11 @@ impl Shard {
                 self.write(now, cells, changed, output)
             }
             Request::Retire { node } => self.retire(now, node, output),
-            Request::Leave => self.enroll_self(now, State::Left, output),
+            Request::Leave => {
+                self.leaving = true;
+                self.enroll_self(now, output)
+            }
+            Request::Stay => self.stay(now, output),
             Request::Rebuild => {
                 self.rebuild(now, Distrust::Asked, output);
                 if self.fill.is_some() { Reply::Begun } else { Reply::Nothing }
@@ -354,7 +361,7 @@ impl Shard {
         CellWrite { key, field, content, seen }
     }
 
-    /// Makes one write of this node: stamps it, applies it, pushes it.
+    /// Makes one write of a client, unless it asks too much.
     pub(super) fn write(
         &mut self,
         now: Time,
@@ -365,13 +372,7 @@ impl Shard {
         if cells.is_empty() {
             return Reply::Nothing;
         }
-        let count = cells.len() as u64;
-        let (Some(lamport), Some(last)) = (self.lamport.after(count), self.seq.checked_add(count))
-        else {
-            return Reply::Exhausted;
-        };
-        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
-        let write = Write::new(stamp, self.seq + 1, cells);
+        let Some(write) = self.stamped(cells) else { return Reply::Exhausted };
         // Whatever is wrong with it, peers would not take it from us.
         if !write.is_well_formed() || !self.takes(&write) {
             return Reply::TooLarge;
@@ -379,9 +380,42 @@ impl Shard {
         if self.is_full() && write.cells.iter().any(|cell| cell.content != Content::Tombstone) {
             return Reply::OutOfMemory;
         }
-        let dot = write.last_dot();
+        let (stamp, dot) = self.make(now, write, output);
+        Reply::Written { stamp, dot, changed }
+    }
+
+    /// Makes a write that nobody asks for anew: whatever a client may do now, this has been accepted
+    /// before, or is the node's own. Answers its stamp and last dot; `None` if the counters are
+    /// exhausted.
+    ///
+    /// # Panics
+    /// If peers would not take it: only what they would has ever been accepted.
+    pub(super) fn write_own(
+        &mut self,
+        now: Time,
+        cells: Vec<CellWrite>,
+        output: &mut Output,
+    ) -> Option<(Stamp, Dot)> {
+        let write = self.stamped(cells)?;
+        assert!(write.is_well_formed(), "a write of this node's own is not well formed");
+        Some(self.make(now, write, output))
+    }
+
+    /// The next write of this node; `None` if the counters are exhausted.
+    fn stamped(&self, cells: Vec<CellWrite>) -> Option<Write> {
+        let count = cells.len() as u64;
+        let lamport = self.lamport.after(count)?;
+        self.seq.checked_add(count)?;
+        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
+        Some(Write::new(stamp, self.seq + 1, cells))
+    }
+
+    /// Applies a write of this node, records and pushes it.
+    fn make(&mut self, now: Time, write: Write, output: &mut Output) -> (Stamp, Dot) {
+        let (stamp, dot) = (write.stamp, write.last_dot());
+        let lamport = stamp.lamport;
         self.lamport = lamport;
-        self.seq = last;
+        self.seq = dot.seq;
         if self.keeps_records() {
             self.recording.reserve(lamport, &mut output.append);
             output.append.awaited = true;
@@ -394,7 +428,7 @@ impl Shard {
             fill.keep(&write);
         }
         self.merge(write, output);
-        Reply::Written { stamp, dot, changed }
+        (stamp, dot)
     }
 
     /// Brings the counter to at least this, so that the next write has a greater one.
@@ -729,6 +763,7 @@ mod tests {
     use crate::protocol::digest::{Digest, DigestHash};
     use crate::protocol::id::Origin;
     use crate::protocol::message::{ExchangeId, Wish};
+    use crate::protocol::roster::State;
 
     /// Nodes 1, 2, … in memory; messages wait until they are delivered or dropped.
     struct Cluster {
@@ -1121,6 +1156,48 @@ mod tests {
         cluster.handle(0, Input::Request(Token(0), Request::SetAll(&pairs[..1])));
         cluster.deliver();
         assert!(cluster.is_converged() && cluster.shards[1].store().keys_live() == 2);
+    }
+
+    /// Whoever leaves does not come back while others go on writing, and when they greet; if told to
+    /// stay after all, it takes part again.
+    #[test]
+    fn who_leaves_comes_back_only_when_told_to() {
+        let mut cluster = Cluster::new(3, |config| config.roster = true);
+        cluster.pass(Duration::from_secs(5));
+        let states = |cluster: &Cluster| -> Vec<_> {
+            let members = |at: usize| cluster.shards[at].members();
+            let of_first = |at| members(at).find(|(node, _)| *node == NodeId(1));
+            (0..3).map(|at| of_first(at).map(|(_, member)| member.state)).collect()
+        };
+        assert_eq!(states(&cluster), [Some(State::Active); 3]);
+        let reply = cluster.handle(0, Input::Request(Token(0), Request::Stay));
+        assert_eq!(reply, Some(Reply::Nothing));
+        cluster.handle(0, Input::Request(Token(0), Request::Leave));
+        let origin = cluster.shards[0].config.origin;
+        for round in 0..30 {
+            cluster.set(1 + round % 2, &format!("k{round}"), "v");
+            cluster.deliver();
+            if round == 10 {
+                for (one, other) in [(0, NodeId(2)), (1, NodeId(1))] {
+                    cluster.handle(one, Input::PeerDown(other));
+                    cluster.handle(one, Input::PeerUp(other, Duration::from_millis(1)));
+                }
+            }
+            cluster.pass(Duration::from_secs(1));
+        }
+        assert_eq!(states(&cluster), [Some(State::Left); 3]);
+        assert_eq!(cluster.shards[0].config.origin, origin);
+        let reply = cluster.handle(0, Input::Request(Token(0), Request::Rebuild));
+        assert_eq!(reply, Some(Reply::Nothing));
+
+        cluster.handle(0, Input::Request(Token(0), Request::Stay));
+        cluster.pass(Duration::from_secs(10));
+        assert_eq!(states(&cluster), [Some(State::Active); 3]);
+        assert_ne!(cluster.shards[0].config.origin, origin);
+        cluster.set(0, "after", "v");
+        cluster.pass(Duration::from_secs(5));
+        assert!(cluster.is_converged());
+        assert_eq!(cluster.value(2, "after").as_deref(), Some("v"));
     }
 
     /// Many peers fill one node in small chunks at the same time, and none stops another.

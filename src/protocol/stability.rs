@@ -34,7 +34,7 @@ use super::event::Event;
 use super::id::{NodeId, Origin};
 use super::message::Message;
 use super::shard::Shard;
-use super::stamp::Dot;
+use super::stamp::{Dot, Lamport};
 use super::time::Time;
 use super::version::VersionVector;
 
@@ -272,20 +272,9 @@ impl Shard {
     ///
     /// Every active member has the tombstone, so none has any of these or ever will.
     fn hold_beaten(&mut self, beaten: &Seen, output: &mut Output) {
-        let missing = beaten.iter().filter(|dot| {
-            let possible = dot.seq <= self.lamport.0 && dot.origin != self.config.origin;
-            let room = self.vector.leaves_room_for(dot.origin, (dot.seq, dot.seq));
-            possible && room && !self.vector.contains(*dot)
-        });
-        let mut held = VersionVector::default();
-        for dot in missing {
-            held.insert(dot);
-        }
-        if !held.is_empty() {
-            self.vector.merge(&held);
-            if self.keeps_records() {
-                output.append.held(&held);
-            }
+        let held = hold_beaten(beaten, self.config.origin, self.lamport, &mut self.vector);
+        if !held.is_empty() && self.keeps_records() {
+            output.append.held(&held);
         }
     }
 
@@ -332,4 +321,23 @@ impl Shard {
     pub(super) fn forget_collection(&mut self) {
         self.collection = Collection::default();
     }
+}
+
+/// Marks in `vector` what a collected tombstone had beaten, as far as it can exist and is not by
+/// `origin` itself; answers what is new.
+pub(super) fn hold_beaten(
+    beaten: &Seen,
+    origin: Origin,
+    lamport: Lamport,
+    vector: &mut VersionVector,
+) -> VersionVector {
+    let mut held = VersionVector::default();
+    for dot in beaten.iter() {
+        let possible = dot.seq <= lamport.0 && dot.origin != origin;
+        let room = vector.leaves_room_for(dot.origin, (dot.seq, dot.seq));
+        if possible && room && vector.insert(dot) {
+            held.insert(dot);
+        }
+    }
+    held
 }

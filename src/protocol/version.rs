@@ -354,6 +354,28 @@ impl VersionVector {
         copy
     }
 
+    /// Hands out the same dots as vectors of at most `ranges_max` ranges each.
+    pub(super) fn pieces(&self, ranges_max: usize, mut take: impl FnMut(&Self)) {
+        let mut piece = Self::default();
+        for (origin, held) in &self.origins {
+            let mut rest = held.ranges();
+            while !rest.is_empty() {
+                let room = (ranges_max - piece.ranges).min(rest.len());
+                let (now, later) = rest.split_at(room);
+                piece.ranges += now.len();
+                let ranges = Ranges::Many(now.to_vec());
+                piece.origins.insert(*origin, Intervals { ranges });
+                rest = later;
+                if piece.ranges == ranges_max {
+                    take(&std::mem::take(&mut piece));
+                }
+            }
+        }
+        if !piece.is_empty() {
+            take(&piece);
+        }
+    }
+
     /// How many origins there would be after merging `other`.
     pub fn len_with(&self, other: &Self) -> usize {
         self.len() + other.beside(self).filter(|(_, _, ours)| ours.is_empty()).count()
@@ -580,6 +602,23 @@ mod tests {
             let ranges = vector.iter().map(|(_, held)| held.ranges().len());
             prop_assert_eq!(vector.ranges(), ranges.sum::<usize>());
             prop_assert_eq!(vector.to_send(), vector);
+        }
+
+        #[test]
+        fn pieces_merge_to_the_whole(dots in dots(), ranges_max in 1..5usize) {
+            let whole = vector(&dots);
+            let mut merged = VersionVector::default();
+            let mut count = 0;
+            whole.pieces(ranges_max, |piece| {
+                assert!((1..=ranges_max).contains(&piece.ranges()));
+                let ranges = piece.iter().map(|(_, held)| held.ranges().len());
+                assert_eq!(piece.ranges(), ranges.sum::<usize>());
+                merged.merge(piece);
+                count += 1;
+            });
+            prop_assert_eq!(&merged, &whole);
+            prop_assert_eq!(merged.ranges(), whole.ranges());
+            prop_assert_eq!(count, whole.ranges().div_ceil(ranges_max));
         }
 
         #[test]

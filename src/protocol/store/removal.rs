@@ -120,13 +120,11 @@ impl Store {
         self.fingerprint_anew();
     }
 
-    /// Removes all tombstones whose dots are in `horizon`.
-    pub(in crate::protocol) fn collect_all(&mut self, horizon: &VersionVector) {
+    /// Removes all tombstones whose dots are in `horizon`; answers what each of them had beaten.
+    pub(in crate::protocol) fn collect_all(&mut self, horizon: &VersionVector) -> Vec<Seen> {
         let dots = self.books.tombstones.iter().filter(|dot| horizon.contains(**dot));
         let dots: Vec<Dot> = dots.copied().collect();
-        for dot in dots {
-            self.collect(dot);
-        }
+        dots.into_iter().filter_map(|dot| self.collect(dot)).collect()
     }
 
     /// Every cell that is kept, in the order of the slots and fields.
