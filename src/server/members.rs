@@ -124,11 +124,12 @@ pub(super) struct Leaving {
 }
 
 /// Has the node go on as before, unless it is told otherwise.
-struct Stays<'a>(Option<&'a Leaving>);
+struct Stays<'a>(Option<(&'a Node, &'a Leaving)>);
 
 impl Drop for Stays<'_> {
     fn drop(&mut self) {
-        if let Some(leaving) = self.0 {
+        if let Some((node, leaving)) = self.0 {
+            node.enter().stay();
             leaving.go(Leaving::STAYS);
         }
     }
@@ -251,7 +252,7 @@ impl Node {
             return Err(LeaveError::Leaving);
         }
         // Whoever asked may go away meanwhile, and then the node stays.
-        let mut stays = Stays(Some(leaving));
+        let mut stays = Stays(Some((self, leaving)));
         let covered = self.hand_over(within).await;
         if covered.is_ok() {
             stays.0 = None;

@@ -328,11 +328,21 @@ impl Entered<'_> {
         self.request(Request::Retire { node })
     }
 
+    /// Takes back that this node leaves.
+    pub(super) fn stay(&mut self) -> Reply {
+        self.say(Request::Stay)
+    }
+
     /// Writes into the roster that this node leaves.
     pub(super) fn leave(&mut self) -> Reply {
+        self.say(Request::Leave)
+    }
+
+    /// A request that does not depend on whether clients' writes are taken.
+    fn say(&mut self, request: Request<'_>) -> Reply {
         self.touched = true;
         let Slot { shard, output } = &mut *self.slot;
-        shard.handle(self.now, Input::Request(Token::default(), Request::Leave), output);
+        shard.handle(self.now, Input::Request(Token::default(), request), output);
         output.reply.pop().map_or(Reply::Nothing, |(_, reply)| reply)
     }
 

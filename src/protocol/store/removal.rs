@@ -55,6 +55,13 @@ impl Store {
     /// Puts a cell where it should be already: if it is lacking, or an older version is there, or
     /// other bytes under the same stamp that do not prevail. Says whether that changed anything.
     pub(in crate::protocol) fn mend(&mut self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
+        // A dot names one cell: what has another name here is no version of it.
+        let dot = Dot { origin: stamp.origin, seq };
+        let other =
+            |(_, kept): (Stamp, CellWrite)| kept.key != cell.key || kept.field != cell.field;
+        if self.cell(dot).is_some_and(other) {
+            return false;
+        }
         let stands = self.map.get(&*cell.key).and_then(|it| it.stands_against(&cell.field));
         if stands.is_some_and(|stands| stands > stamp) {
             return false;
