@@ -15,6 +15,7 @@
 //! The number of a life is a counter in its upper half and random in its lower half: two copies of a
 //! directory begin different lives.
 
+use super::boundary::Output;
 use super::config::Config;
 use super::id::Origin;
 use super::rebuild::Attic;
@@ -220,6 +221,44 @@ impl Recovery {
         let Self { store, vector, lamport, horizon, attic, doubted, .. } = self;
         let rising = Rising { config, store, vector, lamport, horizon, doubted, attic, recording };
         (Shard::risen(rising), append)
+    }
+}
+
+impl Shard {
+    /// Records that this node has ended in order: no counter was used beyond those in the records, so
+    /// the next life goes on counting where this one ends.
+    pub fn end(&self, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.counter(self.lamport);
+            output.append.end();
+        }
+    }
+
+    /// Records who this node is as a writer, for a snapshot of its own.
+    pub fn export_life(&self, append: &mut Append) {
+        append.begin(Begin { incarnation: self.config.incarnation });
+        append.ceiling(self.recording.ceiling());
+    }
+
+    /// Records what it holds, apart from the cells.
+    pub fn export_head(&self, append: &mut Append) {
+        append.counter(self.lamport);
+        if self.doubted {
+            append.doubted();
+        }
+        append.held(&self.vector);
+        append.horizon(&self.horizon);
+    }
+
+    /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
+    /// where to go on, or `None` at the end.
+    ///
+    /// Cells may change between two calls: what changes meanwhile is in the records that the shard
+    /// appends, and those are to be applied after these.
+    pub fn export_cells(&self, cursor: u64, bytes_max: usize, append: &mut Append) -> Option<u64> {
+        let (cells, next) = self.store.kept(cursor, bytes_max);
+        append.cells(cells);
+        next
     }
 }
 

@@ -32,7 +32,6 @@ use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
 use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
-use super::record::{Append, Begin};
 use super::recovery::{Recording, Rising};
 use super::repair::Repair;
 use super::roster::Roster;
@@ -56,7 +55,7 @@ pub struct Shard {
     pub(super) lamport: Lamport,
     /// How many cells this origin has written here.
     pub(super) seq: u64,
-    recording: Recording,
+    pub(super) recording: Recording,
     pub(super) store: Store,
     pub(super) vector: VersionVector,
     pub(super) peers: Peers,
@@ -255,42 +254,6 @@ impl Shard {
 
     pub(super) fn keeps_records(&self) -> bool {
         self.config.durability != Durability::None
-    }
-
-    /// Records that this node has ended in order: everything before is in the records, nothing comes
-    /// after. Only then may its life as a writer go on where not everything was durable first.
-    pub fn end(&self, output: &mut Output) {
-        if self.keeps_records() {
-            output.append.counter(self.lamport);
-            output.append.end();
-        }
-    }
-
-    /// Records who this node is as a writer, for a snapshot of its own.
-    pub fn export_life(&self, append: &mut Append) {
-        append.begin(Begin { incarnation: self.config.incarnation });
-        append.ceiling(self.recording.ceiling());
-    }
-
-    /// Records what it holds, apart from the cells.
-    pub fn export_head(&self, append: &mut Append) {
-        append.counter(self.lamport);
-        if self.doubted {
-            append.doubted();
-        }
-        append.held(&self.vector);
-        append.horizon(&self.horizon);
-    }
-
-    /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
-    /// where to go on, or `None` at the end.
-    ///
-    /// Cells may change between two calls: what changes meanwhile is in the records that the shard
-    /// appends, and those are to be applied after these.
-    pub fn export_cells(&self, cursor: u64, bytes_max: usize, append: &mut Append) -> Option<u64> {
-        let (cells, next) = self.store.kept(cursor, bytes_max);
-        append.cells(cells);
-        next
     }
 
     pub(super) fn sender(&self) -> Sender {
