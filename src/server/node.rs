@@ -593,7 +593,8 @@ fn random() -> Result<u64, StartError> {
 fn shard_config(config: &NodeConfig, identity: &NodeIdentity) -> Result<Config, StartError> {
     let id = identity.node_id();
     // Where nothing outlives the process, each start is an incarnation that never was before.
-    let incarnation = random()? >> 1;
+    // Far below the greatest number that is believed.
+    let incarnation = random()? >> 16;
     let origin = Origin::of(id, incarnation);
     let seed = match config.seed {
         Some(seed) => seed ^ (id.0 as u64),
