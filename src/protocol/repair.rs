@@ -54,6 +54,10 @@ impl Shard {
         }
         self.counters.damage += 1;
         output.events.push(Event::Damage { peer, hash });
+        #[cfg(test)]
+        if self.is_careless(super::shard::Careless::LeavesDamage) {
+            return;
+        }
         let round = RoundId(self.rng.u64(..));
         self.repair = Repair { round: Some((peer, round)), last: Some(now), mended: 0 };
         let nothing = VersionVector::default();

@@ -97,6 +97,8 @@ pub(crate) enum Careless {
     No,
     /// It lets everybody in.
     OpensTheGate,
+    /// Damage is not mended.
+    LeavesDamage,
 }
 
 /// What became of a write of a peer.
