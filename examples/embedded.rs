@@ -40,7 +40,7 @@ impl Presence {
         let entered = self.node.enter();
         let mut cursor = 0;
         loop {
-            cursor = entered.scan(cursor, 100, |key| keys.push(key.clone()));
+            cursor = entered.scan(cursor, 100, self.node.wall(), |key, _| keys.push(key.clone()));
             if cursor == 0 {
                 break;
             }

@@ -14,7 +14,7 @@ use quorumor::protocol::event::Event;
 use quorumor::protocol::id::{NodeId, Origin};
 use quorumor::protocol::message::Envelope;
 use quorumor::protocol::shard::Shard;
-use quorumor::protocol::time::Time;
+use quorumor::protocol::time::{Time, WallTime};
 
 const NAMES: [&str; 2] = ["ada", "grace"];
 
@@ -95,7 +95,7 @@ impl World {
 
     fn show(&self, key: &str) {
         for (shard, name) in self.shards.iter().zip(NAMES) {
-            let value = shard.reader().string(key.as_bytes(), |value| {
+            let value = shard.reader().string(key.as_bytes(), WallTime(0), |value| {
                 String::from_utf8_lossy(value.unwrap_or(b"nothing")).into_owned()
             });
             println!("  {name} shows {value:?}");

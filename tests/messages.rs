@@ -19,7 +19,7 @@ use quorumor::protocol::message::{Envelope, Message, Scope, WIRE_VERSION};
 use quorumor::protocol::roster::{MEMBERS_MAX, Member, State};
 use quorumor::protocol::shard::Shard;
 use quorumor::protocol::stamp::{Dot, Epoch, Lamport, Stamp};
-use quorumor::protocol::time::Time;
+use quorumor::protocol::time::{Time, WallTime};
 use twox_hash::XxHash3_64;
 
 const ONE: NodeId = NodeId(1);
@@ -513,7 +513,7 @@ fn an_absurd_roster_is_bounded() {
     // And it goes on as before.
     pair.handle(ONE, Input::Request(Token(1), Request::Set { key: b"after", value: b"it" }));
     pair.handle(ONE, Input::Wake);
-    assert!(pair.one.reader().contains(b"after"));
+    assert!(pair.one.reader().contains(b"after", WallTime(0)));
 }
 
 /// What others write about this node, with the number of a life that it cannot have lived, changes

@@ -15,6 +15,7 @@ use super::digest::DigestHash;
 use super::event::Event;
 use super::id::{NodeId, Origin, ShardId};
 use super::message::{Envelope, Message, RoundId, Scope, Span, WIRE_VERSION};
+use super::operation::{Answer, Moment, Operation};
 use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
 use super::store::Fingerprint;
@@ -48,6 +49,13 @@ pub enum Input<'a> {
 /// A change that a client asks for.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
+    /// Executes a client's operation; see `operation`.
+    Operate {
+        /// What is asked for.
+        operation: &'a Operation<'a>,
+        /// When, and with which dice.
+        moment: Moment,
+    },
     /// Sets a string.
     Set {
         /// The key.
@@ -81,8 +89,15 @@ pub enum Request<'a> {
 }
 
 /// The answer to a [`Request`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Reply {
+    /// An operation was executed.
+    Operated {
+        /// What the client is told.
+        answer: Answer,
+        /// The stamp and the name of the last cell, if anything was written.
+        written: Option<(Stamp, Dot)>,
+    },
     /// Written, with this stamp and dot; `changed` keys showed something before.
     Written {
         /// The place in the order.

@@ -400,6 +400,7 @@ mod tests {
     use crate::protocol::config::{Config, Durability};
     use crate::protocol::id::Origin;
     use crate::protocol::stamp::Lamport;
+    use crate::protocol::time::WallTime;
 
     /// What was accepted once is made anew even where a client could not write it any more: values
     /// longer than are taken now, in a node that has no memory left for more.
@@ -415,7 +416,7 @@ mod tests {
         }
         shard.gave = true;
         shard.rebuild(Time::START, Distrust::Asked, &mut output);
-        assert!(shard.is_filling() && !shard.reader().contains(b"attic"));
+        assert!(shard.is_filling() && !shard.reader().contains(b"attic", WallTime(0)));
         let own = Request::Set { key: b"own", value };
         shard.handle(Time::START, Input::Request(Token(0), own), &mut output);
 
@@ -424,7 +425,11 @@ mod tests {
         let horizon = Some(VersionVector::default());
         let captured = Captured { vector: VersionVector::default(), lamport: Lamport(0), horizon };
         shard.finish_filling(Time::START, captured, &mut output);
-        assert!([&b"attic"[..], b"later", b"own"].iter().all(|key| shard.reader().contains(key)));
+        assert!(
+            [&b"attic"[..], b"later", b"own"]
+                .iter()
+                .all(|key| shard.reader().contains(key, WallTime(0)))
+        );
         output.clear();
         let set = Request::Set { key: b"k", value: b"v" };
         shard.handle(Time::START, Input::Request(Token(0), set), &mut output);

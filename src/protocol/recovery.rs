@@ -289,7 +289,7 @@ mod tests {
     use crate::protocol::id::NodeId;
     use crate::protocol::repair::prevails;
     use crate::protocol::stamp::Epoch;
-    use crate::protocol::time::Time;
+    use crate::protocol::time::{Time, WallTime};
 
     fn config(durability: Durability) -> Config {
         Config { durability, ..Config::new(NodeId(1), Origin(0), 7) }
@@ -446,7 +446,7 @@ mod tests {
         let whole = rise(Some(greater), None);
         for mended in [rise(Some(lesser), Some(greater)), rise(None, Some(greater))] {
             assert_eq!(
-                mended.reader().string(b"key", |value| value.map(<[_]>::to_vec)),
+                mended.reader().string(b"key", WallTime(0), |value| value.map(<[_]>::to_vec)),
                 Some(greater.to_vec())
             );
             assert_eq!(mended.summary(), whole.summary());

@@ -198,7 +198,7 @@ impl Shard {
                 counts.deleted += 1;
             } else if self.vector.contains(dot) {
                 counts.known += 1;
-            } else if self.store.outranks(kept.stamp, &kept.cell) {
+            } else if self.store.outranks(kept.stamp, kept.seq, &kept.cell) {
                 counts.older += 1;
             } else {
                 missing.push(kept);

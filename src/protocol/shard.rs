@@ -30,6 +30,7 @@ use super::event::{Conflict, Distrust, Event, Misdeed};
 use super::gossip::Peers;
 use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
+use super::operation::{self, Executed, Mode, Moment, Operation};
 use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
 use super::recovery::{Recording, Rising};
@@ -172,7 +173,7 @@ impl Shard {
 
     /// Answers reads without entering the shard.
     pub fn reader(&self) -> Reader {
-        self.store.reader()
+        self.store.reader().clone()
     }
 
     /// What this node holds.
@@ -275,6 +276,7 @@ impl Shard {
             return output.reply.push((token, Reply::Reserved));
         }
         let reply = match request {
+            Request::Operate { operation, moment } => self.operate(now, operation, moment, output),
             Request::Set { key, value } => {
                 let cell = self.cell_write(key, Content::from(value));
                 self.write(now, vec![cell], 0, output)
@@ -287,9 +289,9 @@ impl Shard {
                 self.write(now, cells, 0, output)
             }
             Request::Delete(keys) => {
-                let reader = self.reader();
+                let reader = self.store.reader();
                 let mut found: Vec<_> =
-                    keys.iter().copied().filter(|key| reader.contains(key)).collect();
+                    keys.iter().copied().filter(|key| reader.remains(key)).collect();
                 found.sort_unstable();
                 found.dedup();
                 let tombstone = |key: &&[u8]| self.cell_write(key, Content::Tombstone);
@@ -318,6 +320,26 @@ impl Shard {
             }
         };
         output.reply.push((token, reply));
+    }
+
+    /// Executes a client's operation and writes what comes of it.
+    fn operate(
+        &mut self,
+        now: Time,
+        operation: &Operation<'_>,
+        moment: Moment,
+        output: &mut Output,
+    ) -> Reply {
+        let origin = self.config.origin;
+        let executed = operation::execute(&self.store, operation, moment, Mode::Eventual, origin);
+        let Executed { cells, answer } = executed;
+        match self.write(now, cells, 0, output) {
+            Reply::Written { stamp, dot, .. } => {
+                Reply::Operated { answer, written: Some((stamp, dot)) }
+            }
+            Reply::Nothing => Reply::Operated { answer, written: None },
+            refused => refused,
+        }
     }
 
     fn cell_write(&self, key: &[u8], content: Content) -> CellWrite {
@@ -729,6 +751,7 @@ mod tests {
     use crate::protocol::id::Origin;
     use crate::protocol::message::{ExchangeId, Wish};
     use crate::protocol::roster::State;
+    use crate::protocol::time::WallTime;
 
     /// Nodes 1, 2, … in memory; messages wait until they are delivered or dropped.
     struct Cluster {
@@ -785,7 +808,7 @@ mod tests {
                 }
             }
             self.events.extend(output.events);
-            output.reply.first().map(|(_, reply)| *reply)
+            output.reply.first().map(|(_, reply)| reply.clone())
         }
 
         fn set(&mut self, at: usize, key: &str, value: &str) -> Stamp {
@@ -819,7 +842,7 @@ mod tests {
 
         fn value(&self, at: usize, key: &str) -> Option<String> {
             let reader = self.shards[at].reader();
-            reader.string(key.as_bytes(), |value| {
+            reader.string(key.as_bytes(), WallTime(0), |value| {
                 value.map(|value| String::from_utf8_lossy(value).into_owned())
             })
         }

@@ -19,11 +19,12 @@
 //!
 //! When a tombstone may be collected is not decided here but in `stability`.
 
+mod entry;
 mod removal;
+mod shown;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -34,7 +35,12 @@ use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
 use super::index::{Index, Slot};
 use super::record::KeptCell;
-use super::stamp::{Dot, Epoch, Lamport, Stamp};
+use super::stamp::{Dot, Stamp};
+use super::time::WallTime;
+use entry::Cell;
+pub(super) use entry::Entry;
+pub use shown::Kind;
+pub(super) use shown::Shown;
 
 /// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
 const CELL_BYTES_EXTRA: usize = 200;
@@ -62,37 +68,12 @@ pub enum Merged {
     Known,
 }
 
-/// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
-///
-/// 64 bytes, of an `Option` as well; that the slot lies here and not in [`Entry`] is for that.
-struct Cell {
-    lamport: Lamport,
-    origin: Origin,
-    /// From 1, like all numbers of dots.
-    seq: NonZeroU64,
-    epoch: Epoch,
-    slot: Slot,
-    content: Content,
-    /// What its writer had seen.
-    seen: Seen,
-    /// What this node has merged beyond that: losers, which the next write here will have seen.
-    known: Seen,
-}
-
-/// All that is kept of one key: at least one cell. That of the whole key stands apart because most
-/// keys have no other.
-#[derive(Default)]
-struct Entry {
-    whole: Option<Cell>,
-    #[allow(clippy::box_collection, reason = "one word in every key instead of three")]
-    fields: Option<Box<BTreeMap<Field, Cell>>>,
-}
-
 type Map = DashMap<Key, Box<Entry>, foldhash::fast::FixedState>;
 
 /// The cells of one shard. See the module's documentation.
 pub struct Store {
     map: Arc<Map>,
+    reader: Reader,
     /// The key of each slot, while anything is kept of it.
     keys: Vec<Option<Key>>,
     /// Slots without a key, to be given out again.
@@ -122,20 +103,57 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Hands the string at `key` to `read`, or `None` if there is none.
+    /// Hands the string at `key` to `read`, or `None` if there is none; `now` judges deadlines.
     ///
     /// `read` runs while part of the map is locked: it copies the bytes and returns, and must not
     /// come back to the store.
-    pub fn string<T>(&self, key: &[u8], read: impl FnOnce(Option<&[u8]>) -> T) -> T {
+    #[inline]
+    pub fn string<T>(&self, key: &[u8], now: WallTime, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
         match self.map.get(key) {
-            Some(entry) => read(entry.string()),
+            Some(entry) => entry.string(now, read),
             None => read(None),
         }
     }
 
     /// Whether `key` shows anything.
-    pub fn contains(&self, key: &[u8]) -> bool {
+    pub fn contains(&self, key: &[u8], now: WallTime) -> bool {
+        self.kind(key, now).is_some()
+    }
+
+    /// Whether `key` has any value, be it past its deadline.
+    pub(super) fn remains(&self, key: &[u8]) -> bool {
         self.map.get(key).is_some_and(|entry| entry.is_live())
+    }
+
+    /// What kind of value `key` shows.
+    pub fn kind(&self, key: &[u8], now: WallTime) -> Option<Kind> {
+        self.map.get(key)?.kind(now)
+    }
+
+    /// Hands what `key` shows to `read`, which must not come back to the store.
+    pub(super) fn look<T>(
+        &self,
+        key: &[u8],
+        now: WallTime,
+        read: impl FnOnce(Shown<'_>) -> T,
+    ) -> T {
+        match self.map.get(key) {
+            Some(entry) => read(Shown::of(Some(&entry), now)),
+            None => read(Shown::of(None, now)),
+        }
+    }
+
+    /// A copy of all that is kept of a key.
+    pub(super) fn copy(&self, key: &[u8]) -> Entry {
+        self.map.get(key).map_or_else(Entry::default, |entry| Entry::clone(&entry))
+    }
+
+    /// The key of a cell as it is kept, if it is, and what a writer here would have seen of the cell.
+    pub(super) fn prepare(&self, key: &[u8], field: &Field, origin: Origin) -> (Key, Seen) {
+        match self.map.get(key) {
+            Some(entry) => (entry.key().clone(), entry.seen(field, origin)),
+            None => (Key::from(key), Seen::default()),
+        }
     }
 
     /// The stamp of the string or tombstone at `key`, and whether it is a string.
@@ -154,8 +172,10 @@ impl fmt::Debug for Reader {
 impl Store {
     /// An empty store; `hash_seed` guards its map against chosen keys and changes nothing visible.
     pub fn new(hash_seed: u64) -> Self {
+        let map = Arc::new(Map::with_hasher(foldhash::fast::FixedState::with_seed(hash_seed)));
         Self {
-            map: Arc::new(Map::with_hasher(foldhash::fast::FixedState::with_seed(hash_seed))),
+            reader: Reader { map: Arc::clone(&map) },
+            map,
             keys: Vec::new(),
             free: Vec::new(),
             books: Books::default(),
@@ -163,8 +183,8 @@ impl Store {
     }
 
     /// Answers reads from the same cells.
-    pub fn reader(&self) -> Reader {
-        Reader { map: Arc::clone(&self.map) }
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The hash of all live cells.
@@ -202,12 +222,9 @@ impl Store {
         self.books.bytes + CELL_BYTES_EXTRA * self.books.cells
     }
 
-    /// The key of a cell as it is kept, if it is, and what a writer here would have seen of the cell.
+    /// As [`Reader::prepare`].
     pub(super) fn prepare(&self, key: &[u8], field: &Field, origin: Origin) -> (Key, Seen) {
-        match self.map.get(key) {
-            Some(entry) => (entry.key().clone(), entry.seen(field, origin)),
-            None => (Key::from(key), Seen::default()),
-        }
+        self.reader.prepare(key, field, origin)
     }
 
     /// What a writer here would have seen of a cell: it, and what it covers or is covered by.
@@ -223,7 +240,7 @@ impl Store {
     /// What it displaces is added to `Store::displaced`.
     pub fn merge(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) -> Merged {
         let CellWrite { key, field, content, seen } = cell;
-        let Self { map, keys, free, books } = self;
+        let Self { map, keys, free, books, .. } = self;
         let mut new_slot = Slot(0);
         let mut guard = match map.get_mut(&*key) {
             Some(guard) => guard,
@@ -237,16 +254,8 @@ impl Store {
             }
         };
         let entry: &mut Entry = &mut guard;
-        let new = Cell {
-            lamport: stamp.lamport,
-            origin: stamp.origin,
-            epoch: stamp.epoch,
-            seq: NonZeroU64::new(seq).expect("a write with number 0 is not well formed"),
-            slot: entry.slot().unwrap_or(new_slot),
-            content,
-            seen,
-            known: Seen::default(),
-        };
+        let mut new = Cell::new(stamp, seq, content, seen);
+        new.slot = entry.slot().unwrap_or(new_slot);
         let was_live = entry.is_live();
         let merged = entry.merge(&key, field, new, books);
         let is_live = entry.is_live();
@@ -258,23 +267,23 @@ impl Store {
 
     /// Merges a cell that is known to have lost, if what it lost to is still kept.
     pub(super) fn lose(&mut self, stamp: Stamp, seq: u64, cell: CellWrite) {
-        if self.would_lose(stamp, &cell) {
+        if self.would_lose(stamp, seq, &cell) {
             self.merge(stamp, seq, cell);
         }
     }
 
-    /// Whether something greater stands where a cell with this stamp is to go.
-    pub(super) fn would_lose(&self, stamp: Stamp, cell: &CellWrite) -> bool {
-        let entry = self.map.get(&*cell.key);
-        let stands = entry.and_then(|entry| entry.stands_against(&cell.field));
-        stands.is_some_and(|stands| stands > stamp)
+    /// Whether something greater stands where this version of a cell is to go.
+    pub(super) fn would_lose(&self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
+        let Some(entry) = self.map.get(&*cell.key) else { return false };
+        let (content, seen) = (cell.content.clone(), cell.seen.clone());
+        entry.beats(&cell.key, &cell.field, &Cell::new(stamp, seq, content, seen))
     }
 
     /// Whether anything with a greater stamp stands that a new version of this cell would lose to,
     /// replace or cover.
-    pub(super) fn outranks(&self, stamp: Stamp, cell: &CellWrite) -> bool {
+    pub(super) fn outranks(&self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
         match cell.field.is_whole_key() {
-            false => self.would_lose(stamp, cell),
+            false => self.would_lose(stamp, seq, cell),
             true => {
                 let entry = self.map.get(&*cell.key);
                 entry.is_some_and(|entry| entry.cells().any(|(_, other)| other.stamp() > stamp))
@@ -367,16 +376,27 @@ impl Store {
         Some(read(key, field, cell))
     }
 
-    /// Hands live keys to `found`, from `cursor` on, looking at no more than `count` keys.
+    /// How many keys a scan over everything looks at.
+    pub(super) fn slots(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Hands keys that show something at `now` to `found`, from `cursor` on, looking at no more than `count` keys.
     ///
     /// Returns the cursor to go on with, or 0 at the end. A key that lives through the whole scan
     /// is handed out exactly once.
-    pub fn scan(&self, cursor: u64, count: usize, mut found: impl FnMut(&Key)) -> u64 {
+    pub fn scan(
+        &self,
+        cursor: u64,
+        count: usize,
+        now: WallTime,
+        mut found: impl FnMut(&Key, Kind),
+    ) -> u64 {
         let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.keys.len());
         let to = from.saturating_add(count.max(1)).min(self.keys.len());
         for key in self.keys[from..to].iter().flatten().filter(|key| !key.is_reserved()) {
-            if self.map.get(&**key).is_some_and(|entry| entry.is_live()) {
-                found(key);
+            if let Some(kind) = self.reader.kind(key, now) {
+                found(key, kind);
             }
         }
         if to == self.keys.len() { 0 } else { to as u64 }
@@ -427,178 +447,6 @@ impl Books {
     }
 }
 
-impl Entry {
-    fn seen(&self, field: &Field, origin: Origin) -> Seen {
-        let mut seen = Seen::default();
-        let fields = self.fields.iter().flat_map(|fields| match field.is_whole_key() {
-            true => fields.range::<Field, _>(..),
-            false => fields.range(field..=field),
-        });
-        for cell in self.whole.iter().chain(fields.map(|(_, cell)| cell)) {
-            cell.tell(&mut seen, origin);
-        }
-        // Its own earlier writes go without saying.
-        seen.forget(Dot { origin, seq: 0 }, &Seen::default());
-        seen
-    }
-
-    fn merge(&mut self, key: &Key, field: Field, mut new: Cell, books: &mut Books) -> Merged {
-        // A cell is up against its own earlier version and, with a field, the whole key's.
-        let whole = self.whole.as_mut();
-        let own = if field.is_whole_key() {
-            whole
-        } else {
-            if let Some(whole) = whole
-                && whole.stamp() > new.stamp()
-            {
-                let concurrent_with = whole.absorb_loser(&new);
-                return Merged::Lost { concurrent_with };
-            }
-            self.fields.as_mut().and_then(|fields| fields.get_mut(&field))
-        };
-        if let Some(old) = own {
-            if old.stamp() == new.stamp() {
-                return Merged::Known;
-            }
-            if old.stamp() > new.stamp() {
-                let concurrent_with = old.absorb_loser(&new);
-                return Merged::Lost { concurrent_with };
-            }
-        }
-        let stamp = new.stamp();
-        let mut lost = Vec::new();
-        let mut replace = |field: &Field, old: &Cell| {
-            if !new.has_seen(old) {
-                lost.push(old.stamp());
-            }
-            books.displace(key, field, old);
-            new.absorb(old);
-        };
-        if !field.is_whole_key() {
-            let fields = self.fields.get_or_insert_default();
-            if let Some(old) = fields.remove(&field) {
-                replace(&field, &old);
-            }
-            books.keep(key, &field, &new);
-            fields.insert(field, new);
-            return Merged::Won { lost };
-        }
-        if let Some(fields) = &mut self.fields {
-            fields.retain(|field, old| {
-                let covered = old.stamp() < stamp;
-                if covered {
-                    replace(field, old);
-                }
-                !covered
-            });
-            if fields.is_empty() {
-                self.fields = None;
-            }
-        }
-        if let Some(old) = &self.whole {
-            replace(&field, old);
-        }
-        books.keep(key, &field, &new);
-        self.whole = Some(new);
-        Merged::Won { lost }
-    }
-
-    /// Takes one cell out.
-    fn take(&mut self, field: &Field) -> Option<Cell> {
-        if field.is_whole_key() {
-            return self.whole.take();
-        }
-        let fields = self.fields.as_mut()?;
-        let cell = fields.remove(field);
-        if fields.is_empty() {
-            self.fields = None;
-        }
-        cell
-    }
-
-    fn cells(&self) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
-        let fields = self.fields.iter().flat_map(|fields| fields.iter());
-        let fields = fields.map(|(field, cell)| (Some(field), cell));
-        self.whole.iter().map(|cell| (None, cell)).chain(fields)
-    }
-
-    /// The greatest stamp that a new version of a cell is up against.
-    fn stands_against(&self, field: &Field) -> Option<Stamp> {
-        let own = self.fields.as_ref().and_then(|fields| fields.get(field));
-        self.whole.iter().chain(own).map(Cell::stamp).max()
-    }
-
-    fn cell_mut(&mut self, field: &Field) -> Option<&mut Cell> {
-        match field.is_whole_key() {
-            true => self.whole.as_mut(),
-            false => self.fields.as_mut()?.get_mut(field),
-        }
-    }
-
-    fn slot(&self) -> Option<Slot> {
-        self.cells().next().map(|(_, cell)| cell.slot)
-    }
-
-    /// The string of this key, unless something later with a field shows instead.
-    fn string(&self) -> Option<&[u8]> {
-        match &self.fields {
-            None => self.whole.as_ref()?.content.value(),
-            Some(fields) if fields.values().all(|cell| cell.content.value().is_none()) => {
-                self.whole.as_ref()?.content.value()
-            }
-            Some(_) => None,
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        self.cells().any(|(_, cell)| cell.content.value().is_some())
-    }
-}
-
-impl Cell {
-    fn stamp(&self) -> Stamp {
-        Stamp { epoch: self.epoch, lamport: self.lamport, origin: self.origin }
-    }
-
-    fn dot(&self) -> Dot {
-        Dot { origin: self.origin, seq: self.seq.get() }
-    }
-
-    /// Whether the writer of this version had seen `other`.
-    fn has_seen(&self, other: &Self) -> bool {
-        let own = self.origin == other.origin && self.seq > other.seq;
-        own || self.seen.contains(other.dot())
-    }
-
-    /// Remembers that this node has seen `other`, which is not what the cell holds.
-    fn absorb(&mut self, other: &Self) {
-        let (dot, seen) = (self.dot(), std::mem::take(&mut self.seen));
-        if self.origin != other.origin && !seen.contains(other.dot()) {
-            self.known.insert(other.dot());
-        }
-        self.known.merge(&other.seen);
-        self.known.merge(&other.known);
-        self.known.forget(dot, &seen);
-        self.seen = seen;
-    }
-
-    /// Takes note of a smaller version; the stamp of this one if neither writer had seen the other.
-    fn absorb_loser(&mut self, loser: &Self) -> Option<Stamp> {
-        let concurrent = !self.has_seen(loser);
-        self.absorb(loser);
-        concurrent.then(|| self.stamp())
-    }
-
-    /// Adds this version, unless `origin` wrote it, and all that is known here to have gone before.
-    fn tell(&self, seen: &mut Seen, origin: Origin) {
-        seen.merge(&self.seen);
-        seen.merge(&self.known);
-        if self.origin != origin {
-            seen.insert(self.dot());
-        }
-    }
-}
-
 fn bytes_of(key: &Key, field: &Field, cell: &Cell) -> usize {
     key.len() + field.as_bytes().len() + cell.content.value().map_or(0, <[u8]>::len)
 }
@@ -643,11 +491,12 @@ impl fmt::Debug for Fingerprint {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::stamp::{Epoch, Lamport};
 
     impl Store {
         /// Every cell that is kept, by name.
@@ -821,7 +670,7 @@ pub(super) mod tests {
             let mut during = during.into_iter();
             let (mut cursor, mut found) = (0, Vec::new());
             loop {
-                cursor = store.scan(cursor, count, |key| found.push(key.clone()));
+                cursor = store.scan(cursor, count, WallTime(0), |key, _| found.push(key.clone()));
                 if cursor == 0 {
                     break;
                 }
@@ -889,7 +738,7 @@ pub(super) mod tests {
                 prop_assert_eq!(store.free.len() + keys.len(), store.keys.len());
                 prop_assert!(store.keys.len() <= 3, "slots are given out again");
                 let mut scanned = BTreeSet::new();
-                store.scan(0, 100, |key| assert!(scanned.insert(key.clone())));
+                store.scan(0, 100, WallTime(0), |key, _| assert!(scanned.insert(key.clone())));
                 prop_assert_eq!(scanned, live(&model));
                 for (stamp, dot, _) in model.values() {
                     prop_assert_eq!(store.stamp(*dot), Some(*stamp));

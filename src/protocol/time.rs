@@ -8,9 +8,20 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// An instant on a node's monotonic clock, in nanoseconds since an arbitrary start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
+
+/// A point in time as people count it, in milliseconds since 1970.
+///
+/// Only deadlines are judged by it. The clocks of peers differ, so the same key may be gone at one
+/// of them and not yet at another, for as long as their clocks are apart.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+pub struct WallTime(pub u64);
 
 impl Time {
     /// The instant from which this clock counts.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_io::Timer;
 use bytes::Bytes;
@@ -30,10 +30,11 @@ use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
+use crate::protocol::operation::{Moment, Operation};
 use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
 use crate::protocol::shard::Shard;
-use crate::protocol::store::Reader;
-use crate::protocol::time::Time;
+use crate::protocol::store::{Kind, Reader};
+use crate::protocol::time::{Time, WallTime};
 use crate::storage::{Position, Stopped, StorageError};
 
 /// How often the measured round trips are told to the shard.
@@ -241,6 +242,17 @@ impl Node {
         self.0.now()
     }
 
+    /// The time as people count it, by which deadlines are judged.
+    pub fn wall(&self) -> WallTime {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The present moment, for an operation.
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.wall(), dice: fastrand::u64(..) }
+    }
+
     /// Looks for a member at `address`, for as long as the node runs.
     pub fn dial(&self, address: SocketAddr) {
         self.net().dial(address);
@@ -253,7 +265,7 @@ impl Node {
 
     /// The string at `key`.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        self.0.reader.string(key.as_ref(), |value| value.map(<[u8]>::to_vec))
+        self.0.reader.string(key.as_ref(), self.wall(), |value| value.map(<[u8]>::to_vec))
     }
 
     /// Sets the string at `key`; the answer names the write.
@@ -308,6 +320,11 @@ impl Node {
 }
 
 impl Entered<'_> {
+    /// Executes a client's operation.
+    pub fn operate(&mut self, operation: &Operation<'_>, moment: Moment) -> Reply {
+        self.request(Request::Operate { operation, moment })
+    }
+
     /// Sets a string.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Reply {
         self.request(Request::Set { key, value })
@@ -347,8 +364,14 @@ impl Entered<'_> {
     }
 
     /// Hands live keys to `found`; see [`crate::protocol::store::Store::scan`].
-    pub fn scan(&self, cursor: u64, count: usize, found: impl FnMut(&Key)) -> u64 {
-        self.slot.shard.store().scan(cursor, count, found)
+    pub fn scan(
+        &self,
+        cursor: u64,
+        count: usize,
+        now: WallTime,
+        found: impl FnMut(&Key, Kind),
+    ) -> u64 {
+        self.slot.shard.store().scan(cursor, count, now, found)
     }
 
     /// How many keys show something.

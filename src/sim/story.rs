@@ -145,6 +145,10 @@ impl Story {
         for (_, reply) in &output.reply {
             let sentence = match reply {
                 Reply::Written { stamp, .. } => format!("done as {}", self.stamp(*stamp)),
+                Reply::Operated { answer, written: None } => format!("answered {answer:?}"),
+                Reply::Operated { answer, written: Some((stamp, _)) } => {
+                    format!("done as {}, answered {answer:?}", self.stamp(*stamp))
+                }
                 Reply::Nothing => "nothing to be done".to_owned(),
                 Reply::Exhausted => "refused: the counters are exhausted".to_owned(),
                 Reply::TooLarge => "refused: too large".to_owned(),

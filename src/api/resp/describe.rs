@@ -5,10 +5,10 @@
 //! are left out: they are optional, and long.
 
 use super::command::{Command, Flags, Group, Refusal, find, served};
-use super::glob;
 use super::parse::Arguments;
 use super::reply::Replies;
 use super::table::SERVED;
+use crate::protocol::glob;
 
 /// Answers `COMMAND`: every served command in full.
 pub fn reply_all(replies: &mut Replies) {

@@ -6,13 +6,14 @@
 //! write is done by then.
 
 use super::command::{Reason, needs_strong};
-use super::glob;
 use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
 use crate::protocol::cell::{KEY_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::protocol::glob;
 use crate::protocol::stamp::Dot;
+use crate::protocol::time::WallTime;
 use crate::server::{Entered, Node, Position};
 
 /// The longest reply to one command; `MGET` over many large values would have no end otherwise. Four
@@ -34,11 +35,13 @@ pub(super) struct Batch<'a> {
     node: &'a Node,
     entered: Option<Entered<'a>>,
     waits: Option<Position>,
+    /// The time of the batch, by which deadlines are judged.
+    now: WallTime,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node) -> Self {
-        Self { node, entered: None, waits: None }
+        Self { node, entered: None, waits: None, now: node.wall() }
     }
 
     /// Leaves the shard, so that others get in and pushes leave.
@@ -67,6 +70,10 @@ const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 #[inline]
 fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Written> {
     match reply {
+        // What is asked for with words of its own is answered with them.
+        Reply::Operated { written, .. } => {
+            Some(Written { dot: written.map(|(_, dot)| dot), changed: 0 })
+        }
         Reply::Written { dot, changed, .. } => Some(Written { dot: Some(dot), changed }),
         Reply::Nothing => Some(Written { dot: None, changed: 0 }),
         Reply::TooLarge => {
@@ -106,16 +113,16 @@ struct Written {
 
 /// `GET key`.
 #[inline]
-pub(super) fn get(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
-    node.reader().string(arguments.at(1), |value| replies.bulk_or_null(value));
+pub(super) fn get(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
+    batch.node.reader().string(arguments.at(1), batch.now, |value| replies.bulk_or_null(value));
 }
 
 /// `MGET key [key ...]`.
-pub(super) fn mget(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
+pub(super) fn mget(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let start = replies.len();
     replies.array(arguments.len() - 1);
     for key in arguments.skip(1).iter() {
-        node.reader().string(key, |value| replies.bulk_or_null(value));
+        batch.node.reader().string(key, batch.now, |value| replies.bulk_or_null(value));
         if replies.len() - start > REPLY_BYTES_MAX {
             replies.truncate(start);
             return reply_too_long(replies);
@@ -215,29 +222,36 @@ pub(super) fn del(
 }
 
 /// `EXISTS key [key ...]`; a key named twice counts twice, as in Redis.
-pub(super) fn exists(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
+pub(super) fn exists(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let keys = arguments.skip(1).iter();
-    replies.count(keys.filter(|key| node.reader().contains(key)).count());
+    replies.count(keys.filter(|key| batch.node.reader().contains(key, batch.now)).count());
 }
 
 /// `STRLEN key`.
-pub(super) fn strlen(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
-    let length = node.reader().string(arguments.at(1), |value| value.map_or(0, <[u8]>::len));
+pub(super) fn strlen(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
+    let length = batch
+        .node
+        .reader()
+        .string(arguments.at(1), batch.now, |value| value.map_or(0, <[u8]>::len));
     replies.count(length);
 }
 
 /// `TYPE key`.
-pub(super) fn type_of(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
-    replies.simple(if node.reader().contains(arguments.at(1)) { "string" } else { "none" });
+pub(super) fn type_of(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
+    replies.simple(if batch.node.reader().contains(arguments.at(1), batch.now) {
+        "string"
+    } else {
+        "none"
+    });
 }
 
 /// `TTL key` and `PTTL key`: no key has a deadline.
-pub(super) fn ttl(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
-    replies.integer(if node.reader().contains(arguments.at(1)) { -1 } else { -2 });
+pub(super) fn ttl(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
+    replies.integer(if batch.node.reader().contains(arguments.at(1), batch.now) { -1 } else { -2 });
 }
 
 /// `MEMORY USAGE key [SAMPLES count]`: an estimate.
-pub(super) fn memory_usage(node: &Node, arguments: Arguments<'_>, replies: &mut Replies) {
+pub(super) fn memory_usage(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let options = arguments.skip(3);
     let samples = options.at(0).eq_ignore_ascii_case(b"samples");
     if !(options.is_empty() || options.len() == 2 && samples) {
@@ -247,7 +261,7 @@ pub(super) fn memory_usage(node: &Node, arguments: Arguments<'_>, replies: &mut 
         return replies.error("ERR value is not an integer or out of range");
     }
     let key = arguments.at(2);
-    match node.reader().string(key, |value| value.map(<[u8]>::len)) {
+    match batch.node.reader().string(key, batch.now, |value| value.map(<[u8]>::len)) {
         Some(length) => replies.count(key.len() + length + KEY_BYTES_EXTRA),
         None => replies.null(),
     }
@@ -280,7 +294,8 @@ pub(super) fn scan(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mu
         }
     }
     let mut keys = Found::new(pattern, strings);
-    let next = batch.enter().scan(cursor, count.min(SCANNED_MAX), |key| keys.take(key));
+    let now = batch.now;
+    let next = batch.enter().scan(cursor, count.min(SCANNED_MAX), now, |key, _| keys.take(key));
     replies.array(2);
     replies.bulk_integer(next);
     keys.reply(replies);
@@ -296,7 +311,8 @@ pub(super) fn keys(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mu
     let mut keys = Found::new(Some(pattern), true);
     let mut cursor = 0;
     loop {
-        cursor = batch.enter().scan(cursor, SCANNED_MAX, |key| keys.take(key));
+        let now = batch.now;
+        cursor = batch.enter().scan(cursor, SCANNED_MAX, now, |key, _| keys.take(key));
         batch.leave();
         if keys.bytes.len() > REPLY_BYTES_MAX {
             return reply_too_long(replies);

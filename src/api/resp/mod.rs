@@ -8,7 +8,7 @@
 //!   [`describe`] also tells to clients. `keys` has the commands about keys, `info` what `INFO` tells.
 //! - [`reply`] writes replies in either version of the protocol.
 //! - [`clients`] knows who is connected, [`settings`] what the operator decided, [`buffers`] lends
-//!   memory for the moment that a batch takes, [`glob`] matches patterns.
+//!   memory for the moment that a batch takes.
 //!
 //! What must stay true:
 //!
@@ -28,7 +28,6 @@ pub mod clients;
 pub mod command;
 pub mod describe;
 pub mod door;
-pub mod glob;
 mod info;
 mod keys;
 pub mod parse;

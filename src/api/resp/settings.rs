@@ -7,9 +7,9 @@
 
 use ring::hmac;
 
-use super::glob;
 use super::parse::{Arguments, BULK_BYTES_MAX};
 use super::reply::Replies;
+use crate::protocol::glob;
 
 /// Most clients at a time, unless configured; as in Redis.
 pub const CLIENTS_MAX: usize = 10_000;

@@ -62,11 +62,10 @@ impl Store {
         if self.cell(dot).is_some_and(other) {
             return false;
         }
-        let stands = self.map.get(&*cell.key).and_then(|it| it.stands_against(&cell.field));
-        if stands.is_some_and(|stands| stands > stamp) {
+        if self.would_lose(stamp, seq, cell) {
             return false;
         }
-        if stands == Some(stamp) {
+        if self.find(dot, |_, _, own| own.stamp()) == Some(stamp) {
             let Some(mut entry) = self.map.get_mut(&*cell.key) else { return false };
             let Some(own) = entry.cell_mut(&cell.field) else { return false };
             let theirs = cell.content.value().unwrap_or_default();

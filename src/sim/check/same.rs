@@ -10,6 +10,7 @@ use super::oracle::Oracle;
 use crate::protocol::cell::Content;
 use crate::protocol::shard::Shard;
 use crate::protocol::stamp::Stamp;
+use crate::protocol::time::WallTime;
 use crate::sim::world::World;
 
 /// Compares every node with the first.
@@ -51,15 +52,18 @@ fn check_scan(node: usize, shard: &Shard, oracle: &Oracle) -> Result<(), Fault> 
     let mut scanned = Vec::new();
     let mut cursor = 0;
     loop {
-        cursor = shard.store().scan(cursor, 16, |key| scanned.push(key.clone()));
+        cursor = shard.store().scan(cursor, 16, WallTime(0), |key, _| scanned.push(key.clone()));
         if cursor == 0 {
             break;
         }
     }
     scanned.sort_unstable();
     let reader = shard.reader();
-    let mut live: Vec<_> =
-        oracle.keys().map(|(_, key)| key.clone()).filter(|key| reader.contains(key)).collect();
+    let mut live: Vec<_> = oracle
+        .keys()
+        .map(|(_, key)| key.clone())
+        .filter(|key| reader.contains(key, WallTime(0)))
+        .collect();
     live.sort_unstable();
     if scanned != live || shard.store().keys_live() != live.len() {
         let (scanned, counted) = (scanned.len(), shard.store().keys_live());
@@ -73,7 +77,7 @@ fn check_scan(node: usize, shard: &Shard, oracle: &Oracle) -> Result<(), Fault> 
 fn content(shard: &Shard, key: &[u8]) -> Option<(Stamp, Content)> {
     let reader = shard.reader();
     let (stamp, _) = reader.stamp(key)?;
-    let value = reader.string(key, |value| value.map(Content::from));
+    let value = reader.string(key, WallTime(0), |value| value.map(Content::from));
     Some((stamp, value.unwrap_or(Content::Tombstone)))
 }
 

@@ -13,6 +13,7 @@ use super::Fault;
 use super::oracle::Oracle;
 use crate::protocol::cell::Content;
 use crate::protocol::stamp::Stamp;
+use crate::protocol::time::WallTime;
 use crate::sim::world::World;
 
 /// What nodes showed so far. See the module's documentation.
@@ -65,7 +66,7 @@ impl Shown {
                     return Err(Fault::at(node, "shown", text));
                 }
             }
-            let shows = reader.string(name, |value| value.map(Content::from));
+            let shows = reader.string(name, WallTime(0), |value| value.map(Content::from));
             let shows = shows.unwrap_or(Content::Tombstone);
             if shows != cell.content {
                 let text = format!("{name} shows {shows:?}, written {:?}", cell.content);

@@ -1,0 +1,353 @@
+//! One key's cells: what is kept of it, and what prevails when a version comes.
+//!
+//! What must stay true: of two versions of a cell, and of a cell and what covers it, it depends on
+//! nothing but the two which one stays. `role` has the two roles with rules of their own.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use super::super::cell::{Content, Field, Key, Seen};
+use super::super::id::Origin;
+use super::super::index::Slot;
+use super::super::role::{self, ROLES, Role};
+use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
+use super::{Books, Merged};
+
+/// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
+///
+/// 64 bytes, of an `Option` as well; that the slot lies here and not in [`Entry`] is for that.
+#[derive(Clone)]
+pub(in crate::protocol) struct Cell {
+    pub(super) lamport: Lamport,
+    pub(super) origin: Origin,
+    /// From 1, like all numbers of dots.
+    pub(super) seq: NonZeroU64,
+    pub(super) epoch: Epoch,
+    pub(super) slot: Slot,
+    pub(super) content: Content,
+    /// What its writer had seen.
+    pub(super) seen: Seen,
+    /// What this node has merged beyond that: losers, which the next write here will have seen.
+    pub(super) known: Seen,
+}
+
+/// All that is kept of one key: at least one cell. That of the whole key stands apart because most
+/// keys have no other.
+#[derive(Clone, Default)]
+pub(in crate::protocol) struct Entry {
+    pub(super) whole: Option<Cell>,
+    pub(super) fields: Option<Box<Fields>>,
+}
+
+/// The cells of a key that have a field, and how many of them show in each role.
+#[derive(Clone, Default)]
+pub(super) struct Fields {
+    cells: BTreeMap<Field, Cell>,
+    live: [u32; ROLES],
+}
+
+impl Fields {
+    /// The cells, in the order of their names.
+    pub(super) fn cells(&self) -> &BTreeMap<Field, Cell> {
+        &self.cells
+    }
+
+    /// How many cells of a role show.
+    pub(super) fn live(&self, role: Role) -> usize {
+        self.live[role.index()] as usize
+    }
+
+    pub(super) fn insert(&mut self, field: Field, cell: Cell) {
+        self.live[Role::of(field.as_bytes()).index()] += u32::from(cell.shows());
+        if let Some(old) = self.cells.insert(field.clone(), cell) {
+            self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
+        }
+    }
+
+    pub(super) fn remove(&mut self, field: &Field) -> Option<Cell> {
+        let old = self.cells.remove(field)?;
+        self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
+        Some(old)
+    }
+
+    /// Takes out what `covered` names.
+    fn remove_where(&mut self, mut covered: impl FnMut(&Field, &Cell) -> bool) {
+        let Self { cells, live } = self;
+        cells.retain(|field, cell| {
+            let goes = covered(field, cell);
+            if goes {
+                live[Role::of(field.as_bytes()).index()] -= u32::from(cell.shows());
+            }
+            !goes
+        });
+    }
+}
+
+impl Entry {
+    pub(super) fn seen(&self, field: &Field, origin: Origin) -> Seen {
+        let mut seen = Seen::default();
+        let fields = self.fields.iter().flat_map(|fields| match field.is_whole_key() {
+            true => fields.cells.range::<Field, _>(..),
+            false => fields.cells.range(field..=field),
+        });
+        for cell in self.whole.iter().chain(fields.map(|(_, cell)| cell)) {
+            cell.tell(&mut seen, origin);
+        }
+        // Its own earlier writes go without saying.
+        seen.forget(Dot { origin, seq: 0 }, &Seen::default());
+        seen
+    }
+
+    pub(super) fn merge(
+        &mut self,
+        key: &Key,
+        field: Field,
+        mut new: Cell,
+        books: &mut Books,
+    ) -> Merged {
+        // A cell is up against its own earlier version and, with a field, the whole key's.
+        let of_role = role_of(key, &field);
+        let whole = self.whole.as_mut();
+        let own = if field.is_whole_key() {
+            whole
+        } else {
+            if let Some(whole) = whole
+                && whole.stamp() > new.floor(of_role)
+            {
+                let concurrent_with = whole.absorb_loser(&new);
+                return Merged::Lost { concurrent_with };
+            }
+            self.fields.as_mut().and_then(|fields| fields.cells.get_mut(&field))
+        };
+        if let Some(old) = own {
+            if old.stamp() == new.stamp() {
+                return Merged::Known;
+            }
+            if old.prevails(&new, of_role, &field) {
+                let concurrent_with = old.absorb_loser(&new);
+                return Merged::Lost {
+                    concurrent_with: concurrent_with.filter(|_| of_role != Role::Set),
+                };
+            }
+        }
+        let stamp = new.stamp();
+        let mut lost = Vec::new();
+        let mut replace = |field: &Field, old: &Cell| {
+            // A removal that an add outlives took what it had seen: nothing is lost.
+            if !new.has_seen(old) && of_role != Role::Set {
+                lost.push(old.stamp());
+            }
+            books.displace(key, field, old);
+            new.absorb(old);
+        };
+        if !field.is_whole_key() {
+            let fields = self.fields.get_or_insert_default();
+            if let Some(old) = fields.remove(&field) {
+                replace(&field, &old);
+            }
+            books.keep(key, &field, &new);
+            fields.insert(field, new);
+            return Merged::Won { lost };
+        }
+        if let Some(fields) = &mut self.fields {
+            fields.remove_where(|field, old| {
+                let covered = old.floor(role_of(key, field)) < stamp;
+                if covered {
+                    replace(field, old);
+                }
+                covered
+            });
+            if fields.cells.is_empty() {
+                self.fields = None;
+            }
+        }
+        if let Some(old) = &self.whole {
+            replace(&field, old);
+        }
+        books.keep(key, &field, &new);
+        self.whole = Some(new);
+        Merged::Won { lost }
+    }
+
+    /// Whether something stands that this version would lose to.
+    pub(super) fn beats(&self, key: &Key, field: &Field, new: &Cell) -> bool {
+        let of_role = role_of(key, field);
+        if !field.is_whole_key()
+            && self.whole.as_ref().is_some_and(|whole| whole.stamp() > new.floor(of_role))
+        {
+            return true;
+        }
+        let own = self.cell(field);
+        own.is_some_and(|own| own.stamp() != new.stamp() && own.prevails(new, of_role, field))
+    }
+
+    /// Takes one cell out.
+    pub(super) fn take(&mut self, field: &Field) -> Option<Cell> {
+        if field.is_whole_key() {
+            return self.whole.take();
+        }
+        let fields = self.fields.as_mut()?;
+        let cell = fields.remove(field);
+        if fields.cells.is_empty() {
+            self.fields = None;
+        }
+        cell
+    }
+
+    pub(super) fn cells(&self) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
+        let fields = self.fields.iter().flat_map(|fields| fields.cells.iter());
+        let fields = fields.map(|(field, cell)| (Some(field), cell));
+        self.whole.iter().map(|cell| (None, cell)).chain(fields)
+    }
+
+    /// The cell of this name.
+    pub(super) fn cell(&self, field: &Field) -> Option<&Cell> {
+        match field.is_whole_key() {
+            true => self.whole.as_ref(),
+            false => self.fields.as_ref()?.cells.get(field),
+        }
+    }
+
+    /// The cell of this name, whose content stays as it is.
+    pub(super) fn cell_mut(&mut self, field: &Field) -> Option<&mut Cell> {
+        match field.is_whole_key() {
+            true => self.whole.as_mut(),
+            false => self.fields.as_mut()?.cells.get_mut(field),
+        }
+    }
+
+    pub(super) fn slot(&self) -> Option<Slot> {
+        self.cells().next().map(|(_, cell)| cell.slot)
+    }
+
+    /// Whether any cell shows, but for a deadline: what it shows may have passed.
+    pub(super) fn is_live(&self) -> bool {
+        let whole = self.whole.as_ref().is_some_and(Cell::shows);
+        whole
+            || self.fields.as_ref().is_some_and(|fields| {
+                let shown = fields.live.iter().enumerate();
+                shown.filter(|(at, _)| *at != Role::Deadline.index()).any(|(_, live)| *live > 0)
+            })
+    }
+
+    /// Changes a copy of an entry, as a command that is to be followed by others of the same write.
+    pub(in crate::protocol) fn stage(&mut self, field: Field, content: Content, writer: Dot) {
+        let seq = NonZeroU64::new(writer.seq).unwrap_or(NonZeroU64::MIN);
+        let new = Cell {
+            lamport: Lamport(u64::MAX),
+            origin: writer.origin,
+            seq,
+            epoch: Epoch(u32::MAX),
+            slot: Slot(0),
+            content,
+            seen: Seen::default(),
+            known: Seen::default(),
+        };
+        if field.is_whole_key() {
+            self.fields = None;
+            self.whole = Some(new);
+        } else {
+            self.fields.get_or_insert_default().insert(field, new);
+        }
+    }
+}
+
+/// The role of a cell; those of the store's owner have none.
+fn role_of(key: &Key, field: &Field) -> Role {
+    match field.is_whole_key() || key.is_reserved() {
+        true => Role::Other,
+        false => Role::of(field.as_bytes()),
+    }
+}
+
+impl Cell {
+    /// A version that is not kept anywhere yet.
+    pub(super) fn new(stamp: Stamp, seq: u64, content: Content, seen: Seen) -> Self {
+        Self {
+            lamport: stamp.lamport,
+            origin: stamp.origin,
+            seq: NonZeroU64::new(seq).expect("a write with number 0 is not well formed"),
+            epoch: stamp.epoch,
+            slot: Slot(0),
+            content,
+            seen,
+            known: Seen::default(),
+        }
+    }
+
+    pub(in crate::protocol) fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, lamport: self.lamport, origin: self.origin }
+    }
+
+    /// Whether it has a value.
+    pub(super) fn shows(&self) -> bool {
+        self.content.value().is_some()
+    }
+
+    /// The stamp that the whole key's must be above to cover this cell.
+    fn floor(&self, of_role: Role) -> Stamp {
+        match (of_role, &self.content) {
+            (Role::Count, Content::Value(value)) => role::count_from(value, self.stamp()),
+            _ => self.stamp(),
+        }
+    }
+
+    /// Whether this version of a cell stays when `other` comes.
+    fn prevails(&self, other: &Self, of_role: Role, field: &Field) -> bool {
+        let owner = match of_role {
+            Role::Set => role::member(field.as_bytes()).map(|(_, owner)| owner),
+            _ => None,
+        };
+        match owner {
+            None => self.stamp() > other.stamp(),
+            Some(owner) => self.rank(owner) > other.rank(owner),
+        }
+    }
+
+    /// The order of the versions of a member of a set that `owner` added.
+    fn rank(&self, owner: Origin) -> (u64, bool, Stamp) {
+        let known = match self.origin == owner {
+            true => self.seq.get(),
+            false => self.seen.iter().find(|dot| dot.origin == owner).map_or(0, |dot| dot.seq),
+        };
+        (known, !self.shows(), self.stamp())
+    }
+
+    pub(in crate::protocol) fn dot(&self) -> Dot {
+        Dot { origin: self.origin, seq: self.seq.get() }
+    }
+
+    /// Whether the writer of this version had seen `other`.
+    pub(super) fn has_seen(&self, other: &Self) -> bool {
+        let own = self.origin == other.origin && self.seq > other.seq;
+        own || self.seen.contains(other.dot())
+    }
+
+    /// Remembers that this node has seen `other`, which is not what the cell holds.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        let (dot, seen) = (self.dot(), std::mem::take(&mut self.seen));
+        if self.origin != other.origin && !seen.contains(other.dot()) {
+            self.known.insert(other.dot());
+        }
+        self.known.merge(&other.seen);
+        self.known.merge(&other.known);
+        self.known.forget(dot, &seen);
+        self.seen = seen;
+    }
+
+    /// Takes note of a smaller version; the stamp of this one if neither writer had seen the other.
+    pub(super) fn absorb_loser(&mut self, loser: &Self) -> Option<Stamp> {
+        let concurrent = !self.has_seen(loser);
+        self.absorb(loser);
+        concurrent.then(|| self.stamp())
+    }
+
+    /// Adds this version, unless `origin` wrote it, and all that is known here to have gone before.
+    pub(super) fn tell(&self, seen: &mut Seen, origin: Origin) {
+        seen.merge(&self.seen);
+        seen.merge(&self.known);
+        if self.origin != origin {
+            seen.insert(self.dot());
+        }
+    }
+}
