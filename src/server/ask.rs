@@ -3,14 +3,18 @@
 //! Nothing is acknowledged per write between peers; whoever wants to know asks. A question travels
 //! on the stream of pushes, behind the writes it is about, so its answer tells of them; if a push
 //! was dropped on the way, the question is repeated until a round has made good for it.
+//!
+//! A door that serves many clients takes [`Answers`] instead: one call per answer, whoever asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_std::channel::{self, Receiver, Sender};
 use async_std::future::timeout;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
 use super::node::Node;
@@ -29,11 +33,35 @@ const PATIENCE_MAX: Duration = Duration::from_millis(500);
 /// How many answers may wait to be read: a few of each peer.
 const ANSWERS_MAX: usize = 1_024;
 
+/// The bits of a token that tell the questions of one taker of answers apart; those above name it.
+const TAKER_SHIFT: u32 = 48;
+
 /// Who waits for which answer.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<Token, Sender<Reply>>>,
+    takers: RwLock<Vec<Weak<Answers>>>,
+}
+
+/// Hands out tokens for requests that the shard answers later, and takes those answers.
+pub struct Answers {
+    first: u64,
+    next: AtomicU64,
+    take: Box<dyn Fn(Token, Reply) + Send + Sync>,
+}
+
+impl Answers {
+    /// A token that was never used before.
+    pub fn token(&self) -> Token {
+        Token(self.first + self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("first", &self.first).finish_non_exhaustive()
+    }
 }
 
 /// One question, until it is dropped.
@@ -102,10 +130,35 @@ impl Agreement {
 impl Asked {
     /// Hands an answer to whoever waits for it; nobody waits for a late one.
     pub(super) fn answer(&self, token: Token, reply: Reply) {
+        if let Some(taker) = (token.0 >> TAKER_SHIFT).checked_sub(1) {
+            let taker = usize::try_from(taker).ok();
+            let takers = self.takers.read();
+            let taker = taker.and_then(|taker| takers.get(taker)).and_then(Weak::upgrade);
+            drop(takers);
+            if let Some(taker) = taker {
+                (taker.take)(token, reply);
+            }
+            return;
+        }
         if let Some(waiting) = self.waiting.lock().get(&token) {
             // If it is full, whoever asked has plenty to read, and asks again.
             let _ = waiting.try_send(reply);
         }
+    }
+
+    fn taker(&self, take: Box<dyn Fn(Token, Reply) + Send + Sync>) -> Arc<Answers> {
+        let mut takers = self.takers.write();
+        // The place of one that has gone is free: nobody knows its tokens any more.
+        let free = takers.iter().position(|taker| taker.strong_count() == 0);
+        let place = free.unwrap_or(takers.len());
+        let first = (place as u64 + 1) << TAKER_SHIFT;
+        let answers = Arc::new(Answers { first, next: AtomicU64::new(0), take });
+        let taker = Arc::downgrade(&answers);
+        match takers.get_mut(place) {
+            Some(free) => *free = taker,
+            None => takers.push(taker),
+        }
+        answers
     }
 
     fn question(&self) -> Question<'_> {
@@ -131,6 +184,13 @@ impl Drop for Question<'_> {
 }
 
 impl Node {
+    /// Takes answers that the shard gives later, for as long as the value is kept.
+    ///
+    /// `take` is called by whatever thread is in the shard then: it takes a note and returns.
+    pub fn answers(&self, take: impl Fn(Token, Reply) + Send + Sync + 'static) -> Arc<Answers> {
+        self.inner().asked.taker(Box::new(take))
+    }
+
     /// Waits until `count` peers hold `dot` and all before it of its origin, or until `deadline`
     /// (`None`: for ever); answers how many do.
     pub async fn wait(&self, dot: Dot, count: usize, deadline: Option<Instant>) -> usize {
