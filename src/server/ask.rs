@@ -41,13 +41,20 @@ const TAKER_SHIFT: u32 = 48;
 pub(super) struct Asked {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<Token, Sender<Reply>>>,
-    takers: RwLock<Vec<Weak<Answers>>>,
+    takers: RwLock<Vec<Taker>>,
+}
+
+/// Who takes answers at one place, and how many tokens were handed out there so far.
+#[derive(Debug)]
+struct Taker {
+    answers: Weak<Answers>,
+    handed_out: Arc<AtomicU64>,
 }
 
 /// Hands out tokens for requests that the shard answers later, and takes those answers.
 pub struct Answers {
     first: u64,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
     take: Box<dyn Fn(Token, Reply) + Send + Sync>,
 }
 
@@ -133,7 +140,8 @@ impl Asked {
         if let Some(taker) = (token.0 >> TAKER_SHIFT).checked_sub(1) {
             let taker = usize::try_from(taker).ok();
             let takers = self.takers.read();
-            let taker = taker.and_then(|taker| takers.get(taker)).and_then(Weak::upgrade);
+            let taker =
+                taker.and_then(|taker| takers.get(taker)).and_then(|it| it.answers.upgrade());
             drop(takers);
             if let Some(taker) = taker {
                 (taker.take)(token, reply);
@@ -148,16 +156,17 @@ impl Asked {
 
     fn taker(&self, take: Box<dyn Fn(Token, Reply) + Send + Sync>) -> Arc<Answers> {
         let mut takers = self.takers.write();
-        // The place of one that has gone is free: nobody knows its tokens any more.
-        let free = takers.iter().position(|taker| taker.strong_count() == 0);
-        let place = free.unwrap_or(takers.len());
+        // The place of one that has gone is free, but its tokens are not used again.
+        let free = takers.iter().position(|taker| taker.answers.strong_count() == 0);
+        let place = free.unwrap_or_else(|| {
+            takers.push(Taker { answers: Weak::new(), handed_out: Arc::default() });
+            takers.len() - 1
+        });
+        let taker = takers.get_mut(place).expect("found or made above");
         let first = (place as u64 + 1) << TAKER_SHIFT;
-        let answers = Arc::new(Answers { first, next: AtomicU64::new(0), take });
-        let taker = Arc::downgrade(&answers);
-        match takers.get_mut(place) {
-            Some(free) => *free = taker,
-            None => takers.push(taker),
-        }
+        let next = Arc::clone(&taker.handed_out);
+        let answers = Arc::new(Answers { first, next, take });
+        taker.answers = Arc::downgrade(&answers);
         answers
     }
 
@@ -296,6 +305,34 @@ mod tests {
         while rounds(&first) < before + 5 || second.get("k").is_none() {
             assert!(Instant::now() < deadline, "no rounds");
         }
+    }
+
+    /// Answers go to whoever handed out the token, and to nobody once that one has gone.
+    #[test]
+    fn answers_find_their_taker() {
+        let asked = Asked::default();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let taker = |name: &'static str| {
+            let taken = Arc::clone(&taken);
+            asked.taker(Box::new(move |token, _| taken.lock().push((name, token))))
+        };
+        let (first, second) = (taker("first"), taker("second"));
+        let tokens = [first.token(), second.token(), first.token()];
+        for token in tokens {
+            asked.answer(token, Reply::Nothing);
+        }
+        let [one, two, three] = tokens;
+        assert_eq!(*taken.lock(), [("first", one), ("second", two), ("first", three)]);
+        drop(first);
+        asked.answer(asked.question().token, Reply::Nothing);
+        asked.answer(one, Reply::Nothing);
+        assert_eq!(taken.lock().len(), 3);
+        // Its place is taken over, its tokens are not.
+        let third = taker("third");
+        let four = third.token();
+        assert!(!tokens.contains(&four));
+        asked.answer(four, Reply::Nothing);
+        assert_eq!(taken.lock().last(), Some(&("third", four)));
     }
 
     /// A node without live peers is not said to agree with anybody.
