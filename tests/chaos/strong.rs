@@ -56,6 +56,7 @@ fn load(clients: usize) -> Load {
         plain: 4,
         counters: 1,
         guarded: 1,
+        ballast_bytes: 0,
         pace: Duration::from_millis(2),
         seed: fastrand::u64(..1 << 32),
     }
@@ -171,11 +172,20 @@ fn cluster(site: &Site, mode: Mode) -> Vec<NodeProcess> {
 
 /// Carries steps out in a sealed room, in strong mode, and judges.
 fn withstands(test: &'static str, size: usize, steps: impl FnOnce(&Site) -> Vec<Step>) {
+    withstands_under(test, size, load(3 * size), steps);
+}
+
+/// The same, with other clients.
+fn withstands_under(
+    test: &'static str,
+    size: usize,
+    load: Load,
+    steps: impl FnOnce(&Site) -> Vec<Step>,
+) {
     let body = || {
         let site = Site::sealed(size, DISK_BYTES);
         let mut nodes = cluster(&site, Mode::Strong);
         let shared = Shared::new(size, 0, true);
-        let load = load(3 * size);
         println!("{test}: {size} nodes, {load:?}");
         let (told, goes_on) = strong_clients::watch(&nodes_of(&site), &load, |watch| {
             torment(steps(&site), &site, &mut nodes, &shared, watch)
@@ -294,9 +304,10 @@ fn clocks(site: &Site) -> Vec<Step> {
     ["-10y", "+3y", "-5", "+1h"].map(|offset| step(Fault::Clock(owner, offset))).to_vec()
 }
 
-/// Each disk is full once.
+/// Each disk is full once, for long enough that what was set aside for the journal is used up.
 fn full_disks(size: usize) -> Vec<Step> {
-    (0..size).map(|node| step(Fault::Fill(node))).collect()
+    let long = |node| Step { hold: 4 * HOLD, ..step(Fault::Fill(node)) };
+    (0..size).map(long).collect()
 }
 
 /// Anything, drawn from a seed that is printed.
@@ -348,7 +359,8 @@ fn clock() {
 #[test]
 #[ignore = "nodes cannot be started in strong mode yet"]
 fn full_disk() {
-    withstands("strong::full_disk", 3, |site| full_disks(site.size()));
+    let load = Load { ballast_bytes: 48 << 10, ..load(9) };
+    withstands_under("strong::full_disk", 3, load, |site| full_disks(site.size()));
 }
 
 /// All of these at random, two at a time.

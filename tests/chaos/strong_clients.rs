@@ -45,6 +45,8 @@ pub(crate) struct Load {
     pub(crate) counters: usize,
     /// How many guarded keys there are at a time.
     pub(crate) guarded: usize,
+    /// What plain values are longer than they need be, so that disks fill.
+    pub(crate) ballast_bytes: usize,
     /// How long a client rests between two requests.
     pub(crate) pace: Duration,
     pub(crate) seed: u64,
@@ -201,9 +203,15 @@ impl Recorder<'_> {
             (format!("guarded{kind}.{fresh}"), Action::Delete)
         };
         let action = if reads { Action::Read } else { action };
+        // The history goes without the ballast.
+        let long = |value: &str| format!("{value}{}", ".".repeat(load.ballast_bytes));
+        let written = match &action {
+            Action::Write(value) => long(value),
+            _ => String::new(),
+        };
         let words: Vec<&str> = match &action {
             Action::Read => vec!["GET", &key],
-            Action::Write(value) => vec!["SET", &key, value],
+            Action::Write(_) => vec!["SET", &key, &written],
             Action::CompareAndSet { new, .. } => vec!["SET", &key, new, "NX"],
             Action::Delete => vec!["DEL", &key],
             Action::Increment(_) => vec!["INCR", &key],
@@ -231,7 +239,7 @@ impl Recorder<'_> {
                 return;
             }
             Ok(reply) => answer_in(&action, &reply)
-                .unwrap_or_else(|| panic!("{words:?} was answered by {reply:?}")),
+                .unwrap_or_else(|| panic!("{action} {key} was answered by {reply:?}")),
         };
         self.told.history.answer(operation, answer, now);
         if action != Action::Read {
@@ -243,7 +251,9 @@ impl Recorder<'_> {
 /// What a reply says of what was asked.
 fn answer_in(action: &Action, reply: &Reply) -> Option<Answer> {
     Some(match (action, reply) {
-        (Action::Read, Reply::Bulk(value)) => Answer::Value(Some(value.clone())),
+        (Action::Read, Reply::Bulk(value)) => {
+            Answer::Value(Some(value.trim_end_matches('.').to_owned()))
+        }
         (Action::Read, Reply::Nothing) => Answer::Value(None),
         (Action::Write(_), Reply::Simple(_)) => Answer::Done,
         (Action::CompareAndSet { .. }, Reply::Simple(_)) => Answer::Changed(true),
