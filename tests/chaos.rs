@@ -13,6 +13,8 @@
 //! QUORUMOR_TEST_SECONDS=1800 cargo test --release --test chaos soak -- --ignored --nocapture
 //! ```
 //!
+//! What strong mode promises is judged by whole histories of what clients were told; see [`strong`].
+//!
 //! Links are cut and disks filled in a sealed room; see [`sealed`]. Where there cannot be one, the
 //! nodes stand on loopback and the rest of the faults is left.
 
@@ -36,6 +38,10 @@ mod resources;
 mod sealed;
 #[path = "chaos/site.rs"]
 mod site;
+#[path = "chaos/strong.rs"]
+mod strong;
+#[path = "chaos/strong_clients.rs"]
+mod strong_clients;
 
 use std::env;
 use std::sync::atomic::Ordering;

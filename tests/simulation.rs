@@ -11,7 +11,7 @@ use std::thread;
 use quorumor::sim::scenario::SCENARIOS;
 use quorumor::sim::trial::{self, Verdict};
 
-/// How many seeds of each scenario are run: sixteen scenarios make more than a thousand runs.
+/// How many seeds of each scenario are run: all scenarios make well over a thousand runs.
 const SEEDS_DEFAULT: u64 = 80;
 
 /// How many failures are reported in full.

@@ -17,6 +17,7 @@ use futures_lite::future;
 use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 
+use super::driver;
 use super::emulation::canonical;
 use super::frame::{FrameReader, STREAM_PUSH};
 use super::hello::{Ending, Farewell, FarewellCode, HELLO_BYTES_MAX, Hello, RefusedReason};
@@ -100,7 +101,7 @@ impl Net {
             } else {
                 let (net, handshakes) = (self.unguarded(), Arc::clone(&handshakes));
                 handshakes.fetch_add(1, Ordering::Relaxed);
-                async_std::task::spawn(async move {
+                driver::spawn(async move {
                     let address = canonical(incoming.remote_address());
                     let met = net.meet(incoming).await;
                     handshakes.fetch_sub(1, Ordering::Relaxed);
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
     use crate::net::frame::{Frame, STREAM_EXCHANGE, lay_out};
     use crate::net::identity::tls_of_a_stranger;
-    use crate::net::socket::{AsyncStd, Socket, Traffic};
+    use crate::net::socket::{OwnThread, Socket, Traffic};
     use crate::net::tuning::quic_configs;
     use crate::net::{Lane, Limits, NetConfig, NodeIdentity, Secret, Sent};
 
@@ -432,9 +433,13 @@ mod tests {
         ) -> Result<Self, ConnectionError> {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let socket = Socket::new(socket, None, Arc::new(Traffic::default())).unwrap();
-            let endpoint =
-                quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(AsyncStd))
-                    .unwrap();
+            let endpoint = quinn::Endpoint::new_with_abstract_socket(
+                config,
+                None,
+                socket,
+                Arc::new(OwnThread),
+            )
+            .unwrap();
             let name = crate::net::identity::SERVER_NAME;
             let connecting = endpoint.connect_with(client, node.net.local_address(), name);
             Ok(Self { connection: connecting.unwrap().await?, _endpoint: endpoint })

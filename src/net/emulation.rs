@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use quinn::udp::{EcnCodepoint, Transmit};
 
 use super::NetError;
-use super::socket::Socket;
+use super::socket::{FULL_PAUSE, Socket, pause};
 use crate::protocol::profile::{DropReason, Fate, LinkState, Profile};
 
 /// What one node's emulated links may hold back together: half a second of 1 Gbit/s.
@@ -187,9 +187,7 @@ impl Emulation {
                 let Some(socket) = socket.upgrade() else { return };
                 for packet in &due {
                     while socket.send_now(&packet.transmit()).is_err() {
-                        if socket.writable().await.is_err() {
-                            break;
-                        }
+                        pause(FULL_PAUSE).await;
                     }
                 }
                 drop(socket);

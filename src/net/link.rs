@@ -27,6 +27,7 @@ use futures_lite::future;
 use parking_lot::Mutex;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
 
+use super::driver;
 use super::frame::{self, Frame, FrameReader, STREAM_EXCHANGE, STREAM_PUSH};
 use super::hello::{Ending, Farewell, FarewellCode};
 use super::outage::Outage;
@@ -239,7 +240,7 @@ impl Link {
         let (mut stream, mut reader) = from_peer;
         reader.allow(net.limits().push_frame_bytes_max);
         let (link, net_too) = (Arc::clone(self), net.unguarded());
-        async_std::task::spawn(async move {
+        driver::spawn(async move {
             // The push stream lives as long as the link: when the peer ends it, the peer leaves, and
             // waits for us to have read all and to close.
             match link.read(&net_too, &mut stream, &mut reader, None).await {
@@ -250,11 +251,11 @@ impl Link {
             }
         });
         let link = Arc::clone(self);
-        async_std::task::spawn(async move { link.write_pushes(to_peer).await });
+        driver::spawn(async move { link.write_pushes(to_peer).await });
         let (link, net_too) = (Arc::clone(self), net.unguarded());
-        async_std::task::spawn(async move { link.read_datagrams(&net_too).await });
+        driver::spawn(async move { link.read_datagrams(&net_too).await });
         let (link, net) = (Arc::clone(self), net.unguarded());
-        async_std::task::spawn(async move { link.accept_exchanges(&net).await });
+        driver::spawn(async move { link.accept_exchanges(&net).await });
     }
 
     /// Closes the connection with words for the peer. The task that accepts streams notices and
@@ -349,7 +350,7 @@ impl Link {
             exchanges.insert(id, Arc::clone(&queue));
         }
         let link = Arc::clone(self);
-        async_std::task::spawn(async move {
+        driver::spawn(async move {
             Arc::clone(&link).write_exchange(id, &queue).await;
             link.writers.fetch_sub(1, Ordering::Relaxed);
         });
@@ -419,7 +420,7 @@ impl Link {
             match self.connection.accept_uni().await {
                 Ok(stream) => {
                     let (link, net) = (Arc::clone(&self), net.unguarded());
-                    async_std::task::spawn(async move { link.read_exchange(&net, stream).await });
+                    driver::spawn(async move { link.read_exchange(&net, stream).await });
                 }
                 Err(error) => break error,
             }

@@ -19,7 +19,7 @@
 //!
 //! What each file is about:
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
-//! - `socket`: UDP and timers under quinn; `emulation`: a profile's network in between.
+//! - `driver`: the thread that QUIC runs on; `socket`: UDP under quinn; `emulation`: a profile's network in between.
 //! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
 //! - `candidates`: which addresses are worth dialling; `dial`: keeping them dialled; `discovery`:
 //!   finding them on the LAN; `outage` and `congestion`: a cut is survived, and that it has healed is
@@ -52,6 +52,7 @@ mod congestion;
 mod dial;
 pub mod discovery;
 mod door;
+mod driver;
 mod emulation;
 mod frame;
 mod hello;
@@ -75,7 +76,7 @@ use candidates::{Added, Candidates, Source, Ticket, Turn};
 use discovery::Discovery;
 use hello::{Ending, Farewell, FarewellCode};
 use link::Link;
-use socket::{AsyncStd, Socket, Traffic, pause};
+use socket::{OwnThread, Socket, Traffic, pause};
 
 /// How long [`Net::close`] lets queued pushes drain, and then connections say farewell.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -171,7 +172,7 @@ impl Net {
             quic.endpoint,
             Some(quic.server),
             socket,
-            Arc::new(AsyncStd),
+            Arc::new(OwnThread),
         )
         .map_err(listen_error)?;
         let mut run = [0; 8];
@@ -203,8 +204,8 @@ impl Net {
         });
         let guard = Arc::new(Guard(Arc::downgrade(&inner)));
         let net = Self { inner, _guard: Some(guard) };
-        async_std::task::spawn(net.unguarded().accept(endpoint));
-        async_std::task::spawn(net.unguarded().watch_links());
+        driver::spawn(net.unguarded().accept(endpoint));
+        driver::spawn(net.unguarded().watch_links());
         Ok(net)
     }
 
@@ -244,7 +245,7 @@ impl Net {
         let added = self.inner.candidates.lock().add(address, source, self.now());
         match added {
             Added::New(ticket) => {
-                async_std::task::spawn(self.unguarded().keep_dialled(address, ticket));
+                driver::spawn(self.unguarded().keep_dialled(address, ticket));
                 true
             }
             Added::Known => true,

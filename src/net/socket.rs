@@ -2,11 +2,10 @@
 //!
 //! quinn brings a socket for async-std of its own. This one replaces it for two reasons: it can put
 //! an emulated network in between ([`Emulation`]), and it is faster when it does not:
-//! - it sends at once and asks the reactor for writability only after the kernel has refused a
-//!   packet, where the built-in one goes through the reactor for every packet;
-//! - it asks the reactor for readability only after a read came back short of full;
-//! - its timers ([`LazyTimer`]) move to a later time without telling the reactor, which is what
-//!   QUIC does with them at nearly every packet.
+//! - it sends at once, and only waits a moment after the kernel has refused a packet;
+//! - it waits for something to read only after a read came back short of full;
+//! - it, its timers and all tasks of QUIC are served by a thread of their own, `driver`, which
+//!   costs far fewer system calls than the executor.
 //!
 //! What must stay true: segmentation (GSO), its counterpart on receipt (GRO) and the congestion
 //! marks (ECN) are left as quinn-udp offers them; an error of the socket never ends the endpoint,
@@ -24,15 +23,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer, WritableOwned};
+use async_io::Timer;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, UdpPoller};
 
+use super::driver::{self, Alarm, Readiness};
 use super::emulation::Emulation;
 
 /// What the kernel is asked to buffer in each direction, in bytes; it may grant less. A burst to
 /// many peers at once should not be lost in our own machine: this is 2 ms of 10 Gbit/s.
 const KERNEL_BUFFER_BYTES: usize = 2 << 20;
+
+/// How long sending rests after the kernel has refused a packet.
+pub(super) const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a socket has carried, in UDP payload: add 28 bytes per datagram for IP and UDP.
 #[derive(Debug, Default)]
@@ -87,14 +90,13 @@ impl Traffic {
 
 /// A UDP socket for quinn, with or without an emulated network behind it.
 pub(super) struct Socket {
-    io: Arc<Async<UdpSocket>>,
+    io: mio::net::UdpSocket,
+    readiness: Arc<Readiness>,
     state: UdpSocketState,
     emulation: Option<Emulation>,
     traffic: Arc<Traffic>,
-    /// The kernel refused the last packet: ask the reactor before the next one.
+    /// The kernel refused the last packet: wait a moment before the next one.
     full: AtomicBool,
-    /// The last read took all there was: ask the reactor before the next one.
-    drained: AtomicBool,
 }
 
 impl Socket {
@@ -117,13 +119,15 @@ impl Socket {
                 log::debug!("the kernel keeps its own buffer size: {error}");
             }
         }
+        socket.set_nonblocking(true)?;
+        let mut io = mio::net::UdpSocket::from_std(socket);
         let socket = Arc::new(Self {
-            io: Arc::new(Async::new_nonblocking(socket)?),
+            readiness: Readiness::of(&mut io)?,
+            io,
             state,
             emulation,
             traffic,
             full: AtomicBool::new(false),
-            drained: AtomicBool::new(true),
         });
         if let Some(emulation) = &socket.emulation {
             async_std::task::spawn(emulation.deliver_for(Arc::downgrade(&socket)));
@@ -136,12 +140,7 @@ impl Socket {
     /// # Errors
     /// Only [`io::ErrorKind::WouldBlock`], when the kernel's buffer is full.
     pub(super) fn send_now(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send((&*self.io).into(), transmit)
-    }
-
-    /// Waits until the kernel may take packets again.
-    pub(super) fn writable(&self) -> WritableOwned<UdpSocket> {
-        Arc::clone(&self.io).writable_owned()
+        self.state.send((&self.io).into(), transmit)
     }
 }
 
@@ -186,27 +185,27 @@ impl AsyncUdpSocket for Socket {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            if self.drained.load(Ordering::Relaxed) {
-                ready!(self.io.poll_readable(cx))?;
-            }
-            match self.state.recv((&*self.io).into(), bufs, metas) {
+            ready!(self.readiness.poll(cx));
+            self.readiness.reading();
+            match self.state.recv((&self.io).into(), bufs, metas) {
                 Ok(count) => {
-                    self.drained.store(count < bufs.len(), Ordering::Relaxed);
+                    if count == bufs.len() {
+                        self.readiness.has_more();
+                    }
                     self.traffic.count_received(metas.get(..count).unwrap_or_default());
                     return Poll::Ready(Ok(count));
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        log::debug!("receiving failed and will be tried again: {error}");
-                    }
-                    self.drained.store(true, Ordering::Relaxed);
+                    log::debug!("receiving failed and will be tried again: {error}");
+                    self.readiness.has_more();
                 }
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        self.io.local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -222,11 +221,14 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Waits for one connection until the kernel takes packets again.
+/// Waits for one connection until the kernel may take packets again.
+///
+/// That is a moment, and not an event: a UDP socket that is watched for it wakes its poll with every
+/// packet that has left, and in a millisecond the kernel sends far less than it buffers.
 #[derive(Debug)]
 struct Poller {
     socket: Arc<Socket>,
-    waiting: Option<WritableOwned<UdpSocket>>,
+    waiting: Option<Alarm>,
 }
 
 impl UdpPoller for Poller {
@@ -234,34 +236,25 @@ impl UdpPoller for Poller {
         if self.waiting.is_none() && !self.socket.full.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        let mut waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => self.socket.writable(),
-        };
-        match Pin::new(&mut waiting).poll(cx) {
-            Poll::Ready(result) => {
-                self.socket.full.store(false, Ordering::Relaxed);
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                self.waiting = Some(waiting);
-                Poll::Pending
-            }
-        }
+        let waiting = self.waiting.get_or_insert_with(|| Alarm::new(Instant::now() + FULL_PAUSE));
+        ready!(Future::poll(Pin::new(waiting), cx));
+        self.waiting = None;
+        self.socket.full.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 }
 
-/// quinn's view of async-std, with [`LazyTimer`]s.
+/// quinn's view of the thread that it runs on.
 #[derive(Debug)]
-pub(super) struct AsyncStd;
+pub(super) struct OwnThread;
 
-impl Runtime for AsyncStd {
+impl Runtime for OwnThread {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(LazyTimer { wanted: at, armed: at, timer: Timer::at(at) })
+        Box::pin(Alarm::new(at))
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        async_std::task::spawn(future);
+        driver::spawn(future);
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -269,77 +262,17 @@ impl Runtime for AsyncStd {
     }
 }
 
-/// A timer that may be armed too early, but never too late.
-///
-/// Arming costs a system call to wake the reactor. A connection moves its timer with almost every
-/// packet, nearly always to a later time, so this one only remembers the later time, lets the
-/// reactor wake it at the old one, and goes back to sleep.
-#[derive(Debug)]
-struct LazyTimer {
-    /// When it should fire.
-    wanted: Instant,
-    /// When the reactor will wake it; never after `wanted`.
-    armed: Instant,
-    timer: Timer,
-}
-
-impl AsyncTimer for LazyTimer {
+impl AsyncTimer for Alarm {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        self.wanted = at;
-        // A timer whose time has passed may have fired and would not wake anybody again.
-        if at < self.armed || self.armed <= Instant::now() {
-            self.armed = at;
-            self.timer.set_at(at);
-        }
+        self.move_to(at);
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(Future::poll(Pin::new(&mut self.timer), cx));
-            if Instant::now() >= self.wanted {
-                // Left as it is: quinn resets it before it polls again.
-                return Poll::Ready(());
-            }
-            let wanted = self.wanted;
-            self.armed = wanted;
-            self.timer.set_at(wanted);
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Future::poll(self, cx)
     }
 }
 
 /// A pause, for code that is not on a hot path.
 pub(super) async fn pause(length: Duration) {
     Timer::after(length).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// However a timer is moved about, it fires once its last time has come, and not before.
-    #[test]
-    fn a_lazy_timer_fires_at_the_last_time_it_was_given() {
-        async_std::task::block_on(async {
-            let start = Instant::now();
-            let at = |millis| start + Duration::from_millis(millis);
-            let mut timer = AsyncStd.new_timer(at(5));
-            std::future::poll_fn(|cx| {
-                let early = timer.as_mut().poll(cx);
-                assert!(early.is_pending());
-                Poll::Ready(())
-            })
-            .await;
-            for millis in [40, 20, 60, 30] {
-                timer.as_mut().reset(at(millis));
-            }
-            std::future::poll_fn(|cx| timer.as_mut().poll(cx)).await;
-            assert!(Instant::now() >= at(30));
-            // Used again after it fired, sooner and later.
-            for millis in [35, 50] {
-                timer.as_mut().reset(at(millis));
-                std::future::poll_fn(|cx| timer.as_mut().poll(cx)).await;
-                assert!(Instant::now() >= at(millis));
-            }
-        });
-    }
 }

@@ -12,8 +12,11 @@
 //!   are reserved ahead. So of two writes of one client, one before a crash and one after it, the
 //!   second one wins.
 //!
-//! The number of a life is a counter in its upper half and random in its lower half: two copies of a
-//! directory begin different lives.
+//! The number of a life is a counter in its upper half and random in its lower half, of every life,
+//! also one that begins while the node runs: two copies of a directory begin different lives, whatever
+//! they are told of each other. A life that was just one more than what peers had heard of was tried:
+//! it was the very life that the copy's original had lived, and what was written in it was taken for
+//! known.
 
 use super::boundary::Output;
 use super::config::Config;
@@ -181,8 +184,7 @@ impl Recovery {
     /// `config` may name any origin and incarnation: they follow from the records. `dice` is random.
     pub fn into_shard(mut self, mut config: Config, dice: u32) -> (Shard, Append) {
         let fills = self.attic.is_some();
-        let lives = self.life.map_or(0, |life| life.incarnation >> 32);
-        let incarnation = ((lives + 1) << 32) | u64::from(dice);
+        let incarnation = life_after(self.life.map_or(0, |life| life.incarnation), dice);
         if !self.ended {
             self.lamport = self.lamport.max(self.ceiling);
         }
@@ -222,6 +224,11 @@ impl Recovery {
         let rising = Rising { config, store, vector, lamport, horizon, doubted, attic, recording };
         (Shard::risen(rising), append)
     }
+}
+
+/// The number of a life that follows another one and that nobody else begins.
+pub(super) fn life_after(incarnation: u64, dice: u32) -> u64 {
+    (((incarnation >> 32) + 1) << 32) | u64::from(dice)
 }
 
 impl Shard {
@@ -408,6 +415,23 @@ mod tests {
         recovery.apply(&more.records).unwrap();
         let (shard, _) = recovery.into_shard(config(Durability::Always), 3);
         assert!(shard.vector().contains(beaten), "recorded");
+    }
+
+    /// Of two copies that are told of the same life, neither begins the other's next one, nor that
+    /// very life.
+    #[test]
+    fn no_life_is_lived_twice() {
+        let told = 7 << 32 | 5;
+        let mut lives: Vec<_> = (1..=3)
+            .map(|dice| {
+                let (mut shard, _) = Recovery::new(7).into_shard(config(Durability::Always), dice);
+                shard.begin_life(told, &mut Output::default());
+                shard.config().incarnation
+            })
+            .chain([told])
+            .collect();
+        lives.sort_unstable();
+        assert!(lives[0] == told && lives.windows(2).all(|pair| pair[0] < pair[1]), "{lives:?}");
     }
 
     /// The number of a life that no node can have reached is refused, and the greatest one that is

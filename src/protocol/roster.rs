@@ -40,6 +40,7 @@ use super::digest::{Digest, DigestHash};
 use super::event::{Distrust, Event, Misdeed};
 use super::id::{NodeId, Origin};
 use super::message::Message;
+use super::recovery::life_after;
 use super::shard::Shard;
 use super::stability::Row;
 use super::stamp::{Dot, Lamport, Stamp};
@@ -638,10 +639,12 @@ impl Shard {
         true
     }
 
-    /// Takes the next origin, of a life with a greater number than `after`.
+    /// Takes the next origin, of a life with a greater number than `after`, and one that no other copy
+    /// of this node's directory begins: the number of the present life is part of its dice.
     pub(super) fn begin_life(&mut self, after: u64, output: &mut Output) {
-        let next = self.config.incarnation.max(after).checked_add(1);
-        self.config.incarnation = next.expect("numbers of lives are bounded where they come in");
+        let before = self.config.incarnation;
+        let dice = self.rng.u32(..) ^ before as u32;
+        self.config.incarnation = life_after(before.max(after), dice);
         self.config.origin = Origin::of(self.config.node, self.config.incarnation);
         if self.keeps_records() {
             self.export_life(&mut output.append);

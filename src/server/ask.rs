@@ -3,14 +3,18 @@
 //! Nothing is acknowledged per write between peers; whoever wants to know asks. A question travels
 //! on the stream of pushes, behind the writes it is about, so its answer tells of them; if a push
 //! was dropped on the way, the question is repeated until a round has made good for it.
+//!
+//! A door that serves many clients takes [`Answers`] instead: one call per answer, whoever asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_std::channel::{self, Receiver, Sender};
 use async_std::future::timeout;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
 use super::node::Node;
@@ -29,11 +33,42 @@ const PATIENCE_MAX: Duration = Duration::from_millis(500);
 /// How many answers may wait to be read: a few of each peer.
 const ANSWERS_MAX: usize = 1_024;
 
+/// The bits of a token that tell the questions of one taker of answers apart; those above name it.
+const TAKER_SHIFT: u32 = 48;
+
 /// Who waits for which answer.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<Token, Sender<Reply>>>,
+    takers: RwLock<Vec<Taker>>,
+}
+
+/// Who takes answers at one place, and how many tokens were handed out there so far.
+#[derive(Debug)]
+struct Taker {
+    answers: Weak<Answers>,
+    handed_out: Arc<AtomicU64>,
+}
+
+/// Hands out tokens for requests that the shard answers later, and takes those answers.
+pub struct Answers {
+    first: u64,
+    next: Arc<AtomicU64>,
+    take: Box<dyn Fn(Token, Reply) + Send + Sync>,
+}
+
+impl Answers {
+    /// A token that was never used before.
+    pub fn token(&self) -> Token {
+        Token(self.first + self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("first", &self.first).finish_non_exhaustive()
+    }
 }
 
 /// One question, until it is dropped.
@@ -102,10 +137,37 @@ impl Agreement {
 impl Asked {
     /// Hands an answer to whoever waits for it; nobody waits for a late one.
     pub(super) fn answer(&self, token: Token, reply: Reply) {
+        if let Some(taker) = (token.0 >> TAKER_SHIFT).checked_sub(1) {
+            let taker = usize::try_from(taker).ok();
+            let takers = self.takers.read();
+            let taker =
+                taker.and_then(|taker| takers.get(taker)).and_then(|it| it.answers.upgrade());
+            drop(takers);
+            if let Some(taker) = taker {
+                (taker.take)(token, reply);
+            }
+            return;
+        }
         if let Some(waiting) = self.waiting.lock().get(&token) {
             // If it is full, whoever asked has plenty to read, and asks again.
             let _ = waiting.try_send(reply);
         }
+    }
+
+    fn taker(&self, take: Box<dyn Fn(Token, Reply) + Send + Sync>) -> Arc<Answers> {
+        let mut takers = self.takers.write();
+        // The place of one that has gone is free, but its tokens are not used again.
+        let free = takers.iter().position(|taker| taker.answers.strong_count() == 0);
+        let place = free.unwrap_or_else(|| {
+            takers.push(Taker { answers: Weak::new(), handed_out: Arc::default() });
+            takers.len() - 1
+        });
+        let taker = takers.get_mut(place).expect("found or made above");
+        let first = (place as u64 + 1) << TAKER_SHIFT;
+        let next = Arc::clone(&taker.handed_out);
+        let answers = Arc::new(Answers { first, next, take });
+        taker.answers = Arc::downgrade(&answers);
+        answers
     }
 
     fn question(&self) -> Question<'_> {
@@ -131,6 +193,13 @@ impl Drop for Question<'_> {
 }
 
 impl Node {
+    /// Takes answers that the shard gives later, for as long as the value is kept.
+    ///
+    /// `take` is called by whatever thread is in the shard then: it takes a note and returns.
+    pub fn answers(&self, take: impl Fn(Token, Reply) + Send + Sync + 'static) -> Arc<Answers> {
+        self.inner().asked.taker(Box::new(take))
+    }
+
     /// Waits until `count` peers hold `dot` and all before it of its origin, or until `deadline`
     /// (`None`: for ever); answers how many do.
     pub async fn wait(&self, dot: Dot, count: usize, deadline: Option<Instant>) -> usize {
@@ -236,6 +305,34 @@ mod tests {
         while rounds(&first) < before + 5 || second.get("k").is_none() {
             assert!(Instant::now() < deadline, "no rounds");
         }
+    }
+
+    /// Answers go to whoever handed out the token, and to nobody once that one has gone.
+    #[test]
+    fn answers_find_their_taker() {
+        let asked = Asked::default();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let taker = |name: &'static str| {
+            let taken = Arc::clone(&taken);
+            asked.taker(Box::new(move |token, _| taken.lock().push((name, token))))
+        };
+        let (first, second) = (taker("first"), taker("second"));
+        let tokens = [first.token(), second.token(), first.token()];
+        for token in tokens {
+            asked.answer(token, Reply::Nothing);
+        }
+        let [one, two, three] = tokens;
+        assert_eq!(*taken.lock(), [("first", one), ("second", two), ("first", three)]);
+        drop(first);
+        asked.answer(asked.question().token, Reply::Nothing);
+        asked.answer(one, Reply::Nothing);
+        assert_eq!(taken.lock().len(), 3);
+        // Its place is taken over, its tokens are not.
+        let third = taker("third");
+        let four = third.token();
+        assert!(!tokens.contains(&four));
+        asked.answer(four, Reply::Nothing);
+        assert_eq!(taken.lock().last(), Some(&("third", four)));
     }
 
     /// A node without live peers is not said to agree with anybody.

@@ -16,6 +16,7 @@
 //! state is streamed to a new one in slices, each under the shard's lock for less than a millisecond.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -100,8 +101,17 @@ pub(super) struct Durable {
     node: Arc<OnceLock<Weak<Inner>>>,
     recovered: Recovered,
     snapshotting: AtomicBool,
-    /// Whether a sync will be asked for in a moment.
-    sync_asked: Arc<AtomicBool>,
+    /// Who is told after every sync, and when the state changes.
+    told: Mutex<Vec<Weak<Journaled>>>,
+}
+
+/// Told after every sync, and when the journal stops or goes on, for as long as it is kept.
+pub struct Journaled(Box<dyn Fn() + Send + std::marker::Sync>);
+
+impl fmt::Debug for Journaled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journaled")
+    }
 }
 
 /// What a start found.
@@ -217,7 +227,7 @@ pub(super) fn rise(
         node: slot,
         recovered: Recovered { cells, took },
         snapshotting: AtomicBool::new(false),
-        sync_asked: Arc::default(),
+        told: Mutex::default(),
     };
     Ok(Risen { durable, identity, shard })
 }
@@ -236,8 +246,11 @@ impl Durable {
         if !append.records.is_empty() || append.tell.is_some() {
             // Locked until all is appended, so that places are in the order of the shard's outputs.
             let mut tells = self.tells.lock();
-            for piece in append.pieces() {
-                tells.last = self.journal.append(piece);
+            let waited_for = self.durability == Durability::Always && append.awaited;
+            if !append.records.is_empty() {
+                tells.last = self.journal.append_all(append.pieces(), waited_for);
+            } else if waited_for {
+                self.journal.sync_now();
             }
             let last = tells.last;
             if let Some(token) = append.tell {
@@ -248,27 +261,10 @@ impl Durable {
                     async_std::task::spawn(async move { inner.released(last) });
                 }
             }
-            if self.durability == Durability::Always && append.awaited {
-                self.sync_soon();
-                waits = Some(last);
-            }
+            waits = waited_for.then_some(last);
         }
         append.reuse();
         waits
-    }
-
-    /// Has the journal synced when all clients and peers that are ready by now have had their turn:
-    /// one sync for all of them, instead of one for the first and one for the rest.
-    fn sync_soon(&self) {
-        if self.sync_asked.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (journal, asked) = (self.journal.clone(), Arc::clone(&self.sync_asked));
-        async_std::task::spawn(async move {
-            future::yield_now().await;
-            asked.store(false, Ordering::Release);
-            journal.sync_now();
-        });
     }
 
     /// Waits until the journal is durable up to a place.
@@ -348,6 +344,18 @@ impl Durable {
     fn changed(&self, state: &State) {
         *self.state.lock() = state.clone();
         self.wake();
+        self.tell();
+    }
+
+    /// Tells those who want to be told that the journal has changed.
+    fn tell(&self) {
+        self.told.lock().retain(|told| match told.upgrade() {
+            Some(told) => {
+                (told.0)();
+                true
+            }
+            None => false,
+        });
     }
 
     /// Whether the state should be written anew.
@@ -361,7 +369,11 @@ impl Inner {
     /// The journal has come so far; called by its syncing thread.
     fn released(&self, position: Position) {
         let Some(durable) = &self.durable else { return };
-        durable.synced.notify(1);
+        durable.tell();
+        // Looked at after the place was made known: who comes later sees it.
+        if !durable.waiting.lock().is_empty() {
+            durable.synced.notify(1);
+        }
         let ready: Vec<_> = {
             let mut tells = durable.tells.lock();
             let ready = tells.waiting.partition_point(|tell| tell.0 <= position);
@@ -393,6 +405,35 @@ impl Node {
     pub async fn durable(&self, position: Position) -> Result<(), Stopped> {
         let Some(durable) = &self.inner().durable else { return Ok(()) };
         future::poll_fn(|context| durable.poll_synced(position, context)).await
+    }
+
+    /// Up to where this node's journal is durable; everything if it keeps nothing.
+    pub fn durable_position(&self) -> Position {
+        self.inner().durable.as_ref().map_or(Position(u64::MAX), |it| it.journal.durable())
+    }
+
+    /// Whether a place in the journal is durable, or will not be; `None` while it may become so.
+    pub fn is_durable(&self, position: Position) -> Option<Result<(), Stopped>> {
+        let Some(durable) = &self.inner().durable else { return Some(Ok(())) };
+        durable.journal.is_synced(position)
+    }
+
+    /// Has `tell` called after every sync, and when the journal stops or goes on, for as long as the
+    /// value is kept. It is called by the syncing thread, among others: it takes a note and returns.
+    pub fn when_journaled(
+        &self,
+        tell: impl Fn() + Send + std::marker::Sync + 'static,
+    ) -> Arc<Journaled> {
+        let told = Arc::new(Journaled(Box::new(tell)));
+        if let Some(durable) = &self.inner().durable {
+            durable.told.lock().push(Arc::downgrade(&told));
+        }
+        told
+    }
+
+    /// Whether the disk is so far behind that clients' requests should wait.
+    pub fn is_crowded(&self) -> bool {
+        self.inner().durable.as_ref().is_some_and(|it| it.is_crowded() && it.is_open())
     }
 
     /// Waits while the disk is so far behind that more would only fill the memory.

@@ -30,13 +30,13 @@ mod tell;
 
 pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};
-pub use ask::{Agreement, Opinion};
+pub use ask::{Agreement, Answers, Opinion};
 pub use backup::{
     About, Backup, BackupRefused, Made, MakeError, Restore, RestoreError, check, make_directory,
 };
 pub use config::{NodeConfig, Observer};
 pub use detect::Liveness;
-pub use durable::StorageConfig;
+pub use durable::{Journaled, StorageConfig};
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};

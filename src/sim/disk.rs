@@ -28,6 +28,8 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Disk {
     frames: Vec<Vec<u8>>,
     durable: usize,
+    /// How many of the frames were durable when it was last copied.
+    copied: Option<usize>,
     /// Whether a sync is under way for which nothing waits.
     syncing: bool,
     /// What the shard wants to be told of when so many frames are durable.
@@ -127,6 +129,22 @@ impl World {
         disk.syncing = false;
         disk.parked.clear();
         disk.tells.clear();
+    }
+
+    /// Somebody copies a node's disk.
+    pub(super) fn copy(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        disk.copied = Some(disk.durable);
+    }
+
+    /// The disk of a node that is down is replaced by the copy of it.
+    pub(super) fn bring_back(&mut self, node: usize) {
+        let is_up = self.nodes[node].is_up();
+        let disk = &mut self.nodes[node].disk;
+        if let Some(copied) = disk.copied.filter(|_| !is_up) {
+            disk.frames.truncate(copied);
+            disk.durable = disk.frames.len();
+        }
     }
 
     /// A shard made of what is on a node's disk; what it records at its start is durable at once.

@@ -20,6 +20,9 @@
 //! An `experiment` runs a world without checkers, to measure how fast writes spread over links that
 //! deliver as QUIC does, with up to some thousand nodes.
 //!
+//! Whole histories of what clients asked and were told, of worlds as of real nodes, are judged by
+//! `linearizable`.
+//!
 //! # What must stay true
 //! The same plan gives the same run on every machine: no clock, no dice but those made from the seed,
 //! no order of a hash map. Each checker can fail; `broken` shows it for every one of them.
@@ -42,6 +45,7 @@ pub mod detection;
 pub mod disk;
 pub mod experiment;
 pub mod happening;
+pub mod linearizable;
 mod network;
 pub mod plan;
 pub mod scenario;

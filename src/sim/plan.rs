@@ -124,6 +124,10 @@ pub enum Act {
     End(usize),
     /// A dead node starts with what it had made durable; without a disk empty, as a new origin.
     Restart(usize),
+    /// Somebody copies what a node has made durable.
+    Copy(usize),
+    /// The disk of a dead node is replaced by the latest copy of it, if there is one.
+    BringBack(usize),
     /// A node is told to retire a member.
     Retire {
         /// The node.

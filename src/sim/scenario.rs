@@ -64,6 +64,11 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "deletions, absence and retirement at nodes with disks",
         draw: lasting,
     },
+    Scenario {
+        name: "restored",
+        about: "nodes come back with an old copy of their disks",
+        draw: restored,
+    },
     Scenario { name: "churn", about: "nodes die and come back all the time", draw: churn },
     Scenario {
         name: "hot-key",
@@ -298,6 +303,13 @@ impl Draft {
         }
     }
 
+    /// A node ends or crashes, and something happens right after.
+    fn bounce(&mut self, at: Duration, node: usize, then: Act) {
+        let ends = if self.dice.bool() { Act::End(node) } else { Act::Crash(node) };
+        self.act(at, ends);
+        self.act(at + 5 * MS, then);
+    }
+
     fn splits(&mut self, times: usize, one_way: bool) {
         for _ in 0..times {
             let (at, from) = (self.instant(), self.some_nodes());
@@ -359,6 +371,45 @@ fn lasting(draft: &mut Draft) {
         if draft.dice.bool() { Durability::Always } else { Durability::Interval };
     let times = draft.dice.usize(..6);
     draft.restarts(times);
+}
+
+/// The disks of nodes are replaced by old copies. Such a node goes on by itself for a while, without
+/// anybody who could tell it what it forgot, and then meets the others, some of which have been started
+/// anew as well.
+fn restored(draft: &mut Draft) {
+    draft.nodes(2..6);
+    draft.plan.settings.interval = MS * [20, 50, 100, 200][draft.dice.usize(..4)];
+    draft.plan.settings.durability =
+        if draft.dice.bool() { Durability::Always } else { Durability::Interval };
+    draft.plan.faults_end = MS * draft.dice.u32(2_000..12_000);
+    draft.link.loss = [0.0, 0.0, 0.1][draft.dice.usize(..3)];
+    let (writes, keys) = (draft.dice.usize(50..250), draft.dice.usize(2..30));
+    draft.load(writes, keys, 5, 0.2, 0.3);
+    for _ in 0..draft.dice.usize(1..4) {
+        let node = draft.any_node();
+        let others: Vec<_> = (0..draft.plan.nodes).filter(|other| *other != node).collect();
+        let mut times: Vec<_> = (0..4).map(|_| draft.instant()).collect();
+        times.sort_unstable();
+        let [copied, brought_back, others_restart, met] = times[..] else { return };
+        draft.act(copied, Act::Copy(node));
+        // What it does after that is another life than the copy knows of, or the same.
+        if draft.dice.bool() {
+            draft.bounce(copied, node, Act::Restart(node));
+        }
+        draft.bounce(brought_back, node, Act::BringBack(node));
+        draft.act(brought_back + 10 * MS, Act::Restart(node));
+        let alone = draft.dice.bool();
+        if alone {
+            let (from, to) = (vec![node], others.clone());
+            draft.act(brought_back, Act::Cut { from, to, one_way: false });
+            draft.act(met, Act::Heal);
+        }
+        for other in others {
+            if draft.dice.bool() {
+                draft.bounce(others_restart, other, Act::Restart(other));
+            }
+        }
+    }
 }
 
 /// Up to half of all messages never arrive, of every kind: pushes, digests, chunks, credit.

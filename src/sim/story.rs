@@ -32,6 +32,8 @@ const VALUE_BYTES_TOLD: usize = 16;
 pub struct Story {
     text: String,
     names: BTreeMap<Origin, String>,
+    /// How many lives each node has had.
+    lives: BTreeMap<usize, usize>,
 }
 
 impl Story {
@@ -89,11 +91,17 @@ impl Story {
 
     fn rename(&mut self, world: &World) {
         for (node, shard) in world.shards() {
-            let name = match shard.config().incarnation {
+            let origin = shard.config().origin;
+            if self.names.contains_key(&origin) {
+                continue;
+            }
+            let lives = self.lives.entry(node).or_default();
+            *lives += 1;
+            let name = match *lives {
                 1 => format!("n{}", node + 1),
                 life => format!("n{}/{life}", node + 1),
             };
-            self.names.entry(shard.config().origin).or_insert(name);
+            self.names.insert(origin, name);
         }
     }
 
@@ -364,6 +372,8 @@ fn describe_act(world: &World, act: &Act) -> String {
             }
             None => format!("n{} starts, empty, as a new origin", node + 1),
         },
+        Act::Copy(node) => format!("somebody copies the disk of n{}", node + 1),
+        Act::BringBack(node) => format!("the disk of n{} is replaced by the copy", node + 1),
         Act::Retire { node, member } => format!("n{} is to retire n{}", node + 1, member + 1),
         Act::Rebuild(node) => format!("n{} is to fill itself anew", node + 1),
         Act::FaultsEnd => "the faults end: links are whole, everybody is up".to_owned(),

@@ -543,6 +543,8 @@ impl World {
             }
             Act::End(node) => self.end(node),
             Act::Restart(node) => self.restart(node),
+            Act::Copy(node) => self.copy(node),
+            Act::BringBack(node) => self.bring_back(node),
             Act::Retire { node, member } => {
                 let retire = Request::Retire { node: id_of(member) };
                 self.handle(node, Input::Request(Token(u64::MAX), retire));

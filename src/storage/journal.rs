@@ -151,6 +151,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// Told when positions or the state have changed.
     pub(super) changed: Event,
+    /// Told when the state may have changed: far less often than after every sync.
+    pub(super) state_changed: Event,
     /// [`Journal::durable`].
     pub(super) durable: AtomicU64,
     /// Up to where records are on disk, be it after a gap.
@@ -218,6 +220,12 @@ impl Drop for Guard {
 }
 
 impl Shared {
+    /// Tells everybody that the state has changed, or may have.
+    pub(super) fn tell_state(&self) {
+        self.changed.notify(usize::MAX);
+        self.state_changed.notify(usize::MAX);
+    }
+
     /// Changes what is asked of the syncing thread, and wakes it.
     fn ask<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue.lock();
@@ -256,6 +264,7 @@ impl Journal {
             queue: Mutex::new(Queue::new(options.salvage)),
             work: Condvar::new(),
             changed: Event::new(),
+            state_changed: Event::new(),
             durable: AtomicU64::new(0),
             written: AtomicU64::new(0),
             counters: Counters::new(
@@ -276,6 +285,10 @@ impl Journal {
     /// # Panics
     /// If the record is longer than [`PAYLOAD_BYTES_MAX`].
     pub fn append(&self, record: &[u8]) -> Position {
+        self.append_one(record, false)
+    }
+
+    fn append_one(&self, record: &[u8], sync_now: bool) -> Position {
         assert!(record.len() <= PAYLOAD_BYTES_MAX, "a record of {} bytes", record.len());
         let crc = crc32c(record);
         let own = (record.len() > SHARED_RECORD_BYTES_MAX).then(|| {
@@ -295,15 +308,35 @@ impl Journal {
             Some(chunk) => queue.chunks.push(chunk),
             None => frame::push(queue.shared_chunk(), Kind::Data, record, crc),
         }
+        queue.sync_now |= sync_now;
         let wake = match queue.waiting {
             Waiting::No => false,
             Waiting::ForAnything => true,
+            Waiting::ForMuch if sync_now => true,
             Waiting::ForMuch => queue.bytes >= HANDOVER_BYTES,
         };
         if wake {
             queue.waiting = Waiting::No;
             drop(queue);
             self.shared.work.notify_one();
+        }
+        position
+    }
+
+    /// Appends records in a row; as [`append`](Self::append), but at one go. With `sync_now`, they are
+    /// made durable as soon as the disk has finished the sync before.
+    ///
+    /// # Panics
+    /// If a record is longer than [`PAYLOAD_BYTES_MAX`].
+    pub fn append_all<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [u8]>,
+        sync_now: bool,
+    ) -> Position {
+        let mut position = Position::default();
+        let mut records = records.peekable();
+        while let Some(record) = records.next() {
+            position = self.append_one(record, sync_now && records.peek().is_none());
         }
         position
     }
@@ -360,7 +393,7 @@ impl Journal {
     /// Waits until the state is another one than was seen, and returns it.
     pub async fn state_changed(&self, seen: &State) -> State {
         loop {
-            let changed = self.shared.changed.listen();
+            let changed = self.shared.state_changed.listen();
             let state = self.state();
             if state != *seen {
                 return state;

@@ -143,7 +143,7 @@ impl Drop for Alarm {
         if thread::panicking() {
             let reason = "the syncing thread ended by a fault of this program".to_owned();
             self.0.queue.lock().state = State::Failed { reason };
-            self.0.changed.notify(usize::MAX);
+            self.0.tell_state();
         }
     }
 }
@@ -367,7 +367,7 @@ impl Writer {
         };
         queue.rotated = Some(answer);
         drop(queue);
-        self.shared.changed.notify(usize::MAX);
+        self.shared.tell_state();
     }
 
     // --- states ---------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ impl Writer {
         self.shared.counters.discard(queue.appended - self.written);
         self.written = queue.appended;
         drop(queue);
-        self.shared.changed.notify(usize::MAX);
+        self.shared.tell_state();
     }
 
     /// Tries to make a segment on a disk that was full.
@@ -455,7 +455,7 @@ impl Writer {
         self.shared.written.store(self.synced, Ordering::Release);
         queue.state = if after_gap { State::CatchingUp } else { State::Open };
         drop(queue);
-        self.shared.changed.notify(usize::MAX);
+        self.shared.tell_state();
     }
 
     /// A snapshot has been finished that was begun after so many gaps.
@@ -469,7 +469,7 @@ impl Writer {
             self.shared.durable.store(self.synced, Ordering::Release);
         }
         drop(queue);
-        self.shared.changed.notify(usize::MAX);
+        self.shared.tell_state();
         if caught_up {
             (self.on_durable)(Position(self.synced));
         }
@@ -495,7 +495,7 @@ impl Writer {
         queue.bytes = 0;
         queue.rotated = Some(Err(Stopped::Closed));
         drop(queue);
-        self.shared.changed.notify(usize::MAX);
+        self.shared.tell_state();
     }
 }
 

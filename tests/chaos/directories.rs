@@ -281,7 +281,6 @@ fn restored_and_linked_after_an_orderly_end() {
 }
 
 #[test]
-#[ignore = "a write made while an old copy meets its peers again is lost now and then"]
 fn restored_and_alone_after_an_orderly_end() {
     restored("interval", true, false);
 }
@@ -292,7 +291,6 @@ fn restored_and_linked_always() {
 }
 
 #[test]
-#[ignore = "a write made while an old copy meets its peers again is lost now and then"]
 fn restored_and_alone_always() {
     restored("always", false, false);
 }
@@ -303,7 +301,6 @@ fn restored_and_linked() {
 }
 
 #[test]
-#[ignore = "a write made while an old copy meets its peers again is lost now and then"]
 fn restored_and_alone() {
     restored("interval", false, false);
 }

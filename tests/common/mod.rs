@@ -357,8 +357,16 @@ impl Client {
     /// # Errors
     /// When nobody is.
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        Self::connect_within(address, PATIENCE)
+    }
+
+    /// Connects, if somebody is there within a time, which is also how long it waits for each reply.
+    ///
+    /// # Errors
+    /// When nobody is.
+    pub(crate) fn connect_within(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience)).expect("a timeout above zero");
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -399,7 +407,9 @@ impl Client {
     /// When the node closes the connection, or says nothing for [`PATIENCE`].
     pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
+        self.stream.read_line(&mut line)?;
+        // Half a number is a number as well.
+        if !line.ends_with('\n') {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let line = line.trim_end();

@@ -1,7 +1,7 @@
 //! Read and reply buffers, shared by the connections of one door.
 //!
 //! A connection needs a buffer only between the moment its socket has bytes and the moment its
-//! replies are written. With ten thousand connections and one executor thread that is a handful of
+//! replies are written. With ten thousand connections and one thread for them that is a handful of
 //! buffers, hot in the cache, where one per connection would be hundreds of megabytes, mostly cold.
 //!
 //! What must stay true: a buffer that is given back may hold another client's bytes, so nobody ever
@@ -17,8 +17,7 @@ use parking_lot::Mutex;
 /// a batch of this size executes in well under a millisecond.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How many buffers the pool keeps: 4 MiB at most. One executor thread uses two at a time, and more
-/// only while clients are slow to take their replies.
+/// How many buffers the pool keeps: 4 MiB at most. As many as one turn of the door serves.
 const BUFFERS_KEPT_MAX: usize = 64;
 
 /// How many bytes the buffers of all connections together may take beyond the usual size: 1 GiB, what

@@ -1,18 +1,17 @@
 //! Who is connected: the register behind `CLIENT LIST`, `CLIENT KILL` and a clean end.
 //!
-//! Each connection has a [`Card`], shared between its task and the register. A task updates its card
-//! once per batch, not per command. To close a connection from outside, its card is told to; that
-//! shuts its socket down, which wakes its task wherever it waits.
+//! Each connection has a [`Card`], shared with the register. It is updated once per batch, not per
+//! command. To close a connection from outside, its card is told to; that shuts its socket down, which
+//! shows at the door's poll like anything else that happens to a socket.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use async_io::Async;
-use event_listener::{Event, EventListener};
+use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use super::parse::{Arguments, integer};
@@ -29,9 +28,8 @@ pub struct Card {
     peer: SocketAddr,
     local: SocketAddr,
     connected: Instant,
-    stream: Arc<Async<TcpStream>>,
+    stream: TcpStream,
     closing: AtomicBool,
-    closed: Event,
     told: Mutex<Told>,
 }
 
@@ -53,7 +51,7 @@ impl Card {
     }
 
     /// The socket.
-    pub fn stream(&self) -> &Async<TcpStream> {
+    pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
@@ -85,22 +83,16 @@ impl Card {
         told.last_active = now;
     }
 
-    /// Closes the connection from outside: at once, or after the batch that it executes.
-    pub fn close(&self, how: Shutdown) {
+    /// Closes the connection from outside.
+    pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.closed.notify(usize::MAX);
         // An error says that the client has gone already.
-        let _ = self.stream.get_ref().shutdown(how);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Whether the connection was told to close.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
-    }
-
-    /// Wakes when the connection is told to close; check [`Card::is_closing`] after making it.
-    pub fn closing(&self) -> EventListener {
-        self.closed.listen()
     }
 
     /// One line of `CLIENT LIST`.
@@ -133,22 +125,21 @@ impl Card {
 pub struct Clients {
     cards: Mutex<BTreeMap<u64, Arc<Card>>>,
     last_id: AtomicU64,
-    left: Event,
 }
 
 impl Clients {
-    /// Notes a new connection, unless there are `clients_max` already.
-    pub fn join(
+    /// Notes a new connection, unless there are `clients_max` already: then it is given back.
+    pub(super) fn join(
         &self,
-        stream: Arc<Async<TcpStream>>,
+        stream: TcpStream,
         peer: SocketAddr,
         clients_max: usize,
-    ) -> Option<Arc<Card>> {
-        let local = stream.get_ref().local_addr().unwrap_or(peer);
+    ) -> Result<Arc<Card>, TcpStream> {
+        let local = stream.local_addr().unwrap_or(peer);
         let now = Instant::now();
         let mut cards = self.cards.lock();
         if cards.len() >= clients_max {
-            return None;
+            return Err(stream);
         }
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let told = Told {
@@ -166,38 +157,20 @@ impl Clients {
             connected: now,
             stream,
             closing: AtomicBool::new(false),
-            closed: Event::new(),
             told: Mutex::new(told),
         });
         cards.insert(id, Arc::clone(&card));
-        Some(card)
+        Ok(card)
     }
 
     /// Forgets a connection that has ended.
     pub fn leave(&self, card: &Card) {
         self.cards.lock().remove(&card.id);
-        self.left.notify(usize::MAX);
     }
 
     /// How many are connected.
     pub fn count(&self) -> usize {
         self.cards.lock().len()
-    }
-
-    /// Closes every connection: at once, or after the batch that it executes.
-    pub fn close_all(&self, how: Shutdown) {
-        self.cards.lock().values().for_each(|card| card.close(how));
-    }
-
-    /// Waits until nobody is connected.
-    pub async fn gone(&self) {
-        loop {
-            let left = self.left.listen();
-            if self.count() == 0 {
-                return;
-            }
-            left.await;
-        }
     }
 
     /// Answers `CLIENT INFO`.
@@ -261,7 +234,7 @@ impl Clients {
             if card.id == own.id {
                 oneself = true;
             } else {
-                card.close(Shutdown::Both);
+                card.close();
             }
         }
         (killed, oneself)

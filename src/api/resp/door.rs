@@ -1,59 +1,26 @@
-//! The door itself: listening, one task per connection, and closing cleanly.
+//! The door itself: opening, closing cleanly, and what all connections share.
 //!
-//! A connection's task waits until its socket has bytes, borrows a buffer, reads once, executes what
-//! came, writes all replies at once, and gives the buffers back. Between two batches it goes through
-//! the reactor, so that a client that never stops sending does not starve the others on its thread.
-//! While replies do not leave, nothing more is read from that client: its own kernel buffers fill, and
-//! nobody else's memory.
-//!
-//! The sockets are `async_io`'s, the layer under async-std's, because they can be waited for without a
-//! buffer to read into: an idle connection costs its task and its state, about a kilobyte.
+//! Everything else is done by the door's own thread, see `porter`. It is a thread rather than a task
+//! because it has a poll of its own: the executor's costs several system calls per request, for a
+//! timer, for waking and for asking again, and hands every request over through a queue.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
-use async_io::{Async, Timer};
-use async_std::task;
-use futures_lite::future;
+use event_listener::Event;
+use mio::Poll;
+use mio::net::TcpListener;
 
 use super::buffers::Buffers;
-use super::clients::{Card, Clients};
-use super::parse::{BULK_BYTES_MAX, Requests};
-use super::reply::Replies;
-use super::session::{Pause, Session, Wait};
+use super::clients::Clients;
+use super::completions::{Completion, Completions};
+use super::parse::BULK_BYTES_MAX;
+use super::porter::{COMPLETIONS, Porter};
 use super::settings::Settings;
-use crate::server::Node;
-
-/// How long a client may take none of its replies before it is given up: long enough for a laptop to
-/// change networks, short enough that what it holds is not held for ever.
-const WRITE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long, and for how many bytes, a connection that is closed after an error is read from, so that
-/// the error reaches the client: closing with bytes unread makes the kernel throw it away.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
-
-/// How long a closing door waits for batches that are under way.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long accepting rests after an error that will not pass at once, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often a client that waits for peers is looked at, whether it is still there.
-const WAIT_LOOK: Duration = Duration::from_secs(1);
-
-/// What a client from another machine is told while there is no password. Redis' words where they
-/// fit; it reads them as one line.
-const DENIED: &str = "-DENIED Quorumor is running in protected mode because protected mode is \
-    enabled and no password is set. In this mode connections are only accepted from the loopback \
-    interface. If you want to connect from other computers you may do one of the following: 1) Set a \
-    password: start the node with '--requirepass-file FILE'. 2) If everybody who can reach this \
-    address may read and change everything, start the node with '--protected-mode no'.\r\n";
-
-const TOO_MANY: &str = "-ERR max number of clients reached\r\n";
+use crate::server::{Answers, Node};
 
 /// Says why a door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -101,11 +68,12 @@ pub struct Shared {
     clients: Clients,
     counters: AtomicCounters,
     inputs: Buffers,
-    outputs: Buffers,
+    answers: Arc<Answers>,
+    accepting_fails: AtomicBool,
 }
 
 impl Shared {
-    fn new(node: Node, settings: Settings, address: SocketAddr) -> Self {
+    fn new(node: Node, settings: Settings, address: SocketAddr, answers: Arc<Answers>) -> Self {
         Self {
             node,
             settings,
@@ -113,7 +81,8 @@ impl Shared {
             clients: Clients::default(),
             counters: AtomicCounters::default(),
             inputs: Buffers::new(),
-            outputs: Buffers::new(),
+            answers,
+            accepting_fails: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +106,16 @@ impl Shared {
         &self.clients
     }
 
+    /// Tokens for requests that the shard answers later; the answers find their connection.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// Buffers for reading.
+    pub(super) fn inputs(&self) -> &Buffers {
+        &self.inputs
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         let counters = &self.counters;
@@ -158,6 +137,19 @@ impl Shared {
         counters.authentication_failures.store(0, Ordering::Relaxed);
     }
 
+    pub(super) fn count_connection(&self) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_rejected(&self) {
+        self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes whether accepting fails now; whether it did before.
+    pub(super) fn accepting_fails(&self, fails: bool) -> bool {
+        self.accepting_fails.swap(fails, Ordering::Relaxed)
+    }
+
     pub(super) fn count_commands(&self, count: u64) {
         self.counters.commands.fetch_add(count, Ordering::Relaxed);
     }
@@ -174,7 +166,25 @@ impl Shared {
 /// An open door. Dropping it closes it at once; [`Door::close`] closes it cleanly.
 pub struct Door {
     shared: Arc<Shared>,
-    accepting: Option<task::JoinHandle<()>>,
+    completions: Arc<Completions>,
+    ended: Arc<Ended>,
+}
+
+/// Whether the door's thread has ended.
+#[derive(Default)]
+struct Ended {
+    has: AtomicBool,
+    told: Event,
+}
+
+/// Tells that the thread has ended, however it did.
+struct Ending(Arc<Ended>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.has.store(true, Ordering::Release);
+        self.0.told.notify(usize::MAX);
+    }
 }
 
 impl Door {
@@ -184,13 +194,30 @@ impl Door {
     /// [`OpenError::Listen`] when the system does not let it listen there; nothing was started.
     pub fn open(node: Node, address: SocketAddr, settings: Settings) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Listen { address, source };
-        let listener = Async::<TcpListener>::bind(address).map_err(failed)?;
-        let address = listener.get_ref().local_addr().map_err(failed)?;
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let poll = Poll::new().map_err(failed)?;
+        let completions = Completions::new(poll.registry(), COMPLETIONS).map_err(failed)?;
+        let completions = Arc::new(completions);
+        let answering = Arc::clone(&completions);
+        let answers = node.answers(move |token, reply| {
+            answering.push(Completion::Answer(token, reply));
+        });
         let bulk_bytes_max = settings.bulk_bytes_max.min(BULK_BYTES_MAX);
         let settings = Settings { bulk_bytes_max, ..settings };
-        let shared = Arc::new(Shared::new(node, settings, address));
-        let accepting = task::spawn(accept(Arc::clone(&shared), listener));
-        Ok(Self { shared, accepting: Some(accepting) })
+        let shared = Arc::new(Shared::new(node, settings, address, answers));
+        let porter = Porter::new(Arc::clone(&shared), poll, Arc::clone(&completions), listener);
+        let porter = porter.map_err(failed)?;
+        let ended = Arc::new(Ended::default());
+        let ending = Ending(Arc::clone(&ended));
+        thread::Builder::new()
+            .name("redis-door".to_owned())
+            .spawn(move || {
+                let _ending = ending;
+                porter.run();
+            })
+            .map_err(failed)?;
+        Ok(Self { shared, completions, ended })
     }
 
     /// Where it listens, the port that the system chose included.
@@ -208,253 +235,21 @@ impl Door {
         self.shared.clients.count()
     }
 
-    /// Accepts nobody more, lets batches that are under way finish, and closes all connections.
-    pub async fn close(mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.cancel().await;
-        }
-        self.shared.clients.close_all(Shutdown::Read);
-        let gone = async {
-            self.shared.clients.gone().await;
-            true
-        };
-        let late = async {
-            Timer::after(CLOSE_PATIENCE).await;
-            false
-        };
-        if !future::or(gone, late).await {
-            self.shared.clients.close_all(Shutdown::Both);
-            self.shared.clients.gone().await;
+    /// Accepts nobody more, lets what was read be answered, and closes all connections.
+    pub async fn close(self) {
+        self.completions.push(Completion::Close { at_once: false });
+        loop {
+            let told = self.ended.told.listen();
+            if self.ended.has.load(Ordering::Acquire) {
+                return;
+            }
+            told.await;
         }
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            // Cancelled at its next turn; nobody waits for that here.
-            task::spawn(accepting.cancel());
-        }
-        self.shared.clients.close_all(Shutdown::Both);
+        self.completions.push(Completion::Close { at_once: true });
     }
-}
-
-/// Accepts connections until it is cancelled.
-async fn accept(shared: Arc<Shared>, listener: Async<TcpListener>) {
-    let mut failing = false;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                failing = false;
-                welcome(&shared, stream, peer);
-            }
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                // Said once, not ten times a second for as long as it lasts.
-                if !failing {
-                    log::warn!("cannot accept a Redis client: {error}");
-                }
-                failing = true;
-                Timer::after(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Starts serving a connection, or turns it away.
-fn welcome(shared: &Arc<Shared>, stream: Async<TcpStream>, peer: SocketAddr) {
-    let settings = &shared.settings;
-    // An IPv4 address may arrive dressed as IPv6.
-    let local = peer.ip().to_canonical().is_loopback();
-    if settings.protected && settings.password.is_none() && !local {
-        log::debug!("turned away {peer}: protected mode");
-        return turn_away(shared, &stream, DENIED);
-    }
-    // Replies leave at once; a socket that refuses this works all the same.
-    let _ = stream.get_ref().set_nodelay(true);
-    let stream = Arc::new(stream);
-    match shared.clients.join(Arc::clone(&stream), peer, settings.clients_max) {
-        Some(card) => {
-            shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-            let leaving = Leaving { shared: Arc::clone(shared), card };
-            task::spawn(async move {
-                if let Err(error) = serve(&leaving.shared, &leaving.card).await {
-                    log::debug!("client {} at {peer}: {error}", leaving.card.id());
-                }
-            });
-        }
-        None => turn_away(shared, &stream, TOO_MANY),
-    }
-}
-
-/// Says why and closes; whoever does not read fast enough does not learn it, as with Redis.
-fn turn_away(shared: &Shared, stream: &Async<TcpStream>, why: &str) {
-    shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-    let _ = stream.get_ref().write(why.as_bytes());
-    let _ = stream.get_ref().shutdown(Shutdown::Write);
-}
-
-/// Takes a connection off the register however its task ends.
-struct Leaving {
-    shared: Arc<Shared>,
-    card: Arc<Card>,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.shared.clients.leave(&self.card);
-    }
-}
-
-/// Serves one connection until it ends.
-async fn serve(shared: &Shared, card: &Arc<Card>) -> io::Result<()> {
-    let mut requests = Requests::new(shared.settings.bulk_bytes_max);
-    let goes_on = converse(shared, card, &mut requests).await;
-    requests.release(&shared.inputs);
-    if goes_on? { Ok(()) } else { linger(shared, card.stream()).await }
-}
-
-/// Serves one connection until its client leaves (`true`) or must be sent away (`false`).
-async fn converse(shared: &Shared, card: &Arc<Card>, requests: &mut Requests) -> io::Result<bool> {
-    let mut session = Session::new(shared, Arc::clone(card));
-    while !card.is_closing() {
-        card.stream().readable().await?;
-        let space = match requests.space(&shared.inputs) {
-            Ok(space) => space,
-            Err(error) => {
-                send(card.stream(), format!("-ERR {error}\r\n").as_bytes()).await?;
-                return Ok(false);
-            }
-        };
-        match card.stream().get_ref().read(space) {
-            Ok(0) => break,
-            Ok(count) => requests.filled(count),
-            Err(error) if is_passing(&error) => {
-                requests.rest(&shared.inputs);
-                continue;
-            }
-            Err(error) => return Err(error),
-        }
-        let mut replies = Replies::new(shared.outputs.take(), session.protocol());
-        let goes_on = answer(shared, card, &mut session, requests, &mut replies).await;
-        shared.outputs.give_back(replies.into_buffer());
-        requests.rest(&shared.inputs);
-        if !goes_on? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Executes all that was read and sends the replies; whether the connection goes on.
-async fn answer(
-    shared: &Shared,
-    card: &Card,
-    session: &mut Session,
-    requests: &mut Requests,
-    replies: &mut Replies,
-) -> io::Result<bool> {
-    loop {
-        shared.node.uncrowded().await;
-        let (pause, waits) = session.run(shared, requests, replies);
-        if let Some(position) = waits
-            && let Err(stopped) = shared.node.durable(position).await
-        {
-            // Whether it is durable is not known, so nothing is claimed.
-            log::warn!("closing a client whose write may be lost: {stopped}");
-            return Ok(false);
-        }
-        send(card.stream(), replies.as_bytes()).await?;
-        replies.clear();
-        match pause {
-            Pause::Drained => return Ok(true),
-            Pause::Full => {}
-            Pause::Close => return Ok(false),
-            Pause::Wait(wait) => match covered(shared, card, wait).await {
-                Some(peers) => session.covered(peers, replies),
-                None => return Ok(false),
-            },
-        }
-    }
-}
-
-/// Writes all of `bytes`, waiting for the client as long as it takes some of them now and then.
-async fn send(stream: &Async<TcpStream>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.get_ref().write(bytes) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(error) if is_passing(&error) => {
-                let late = async {
-                    Timer::after(WRITE_PATIENCE).await;
-                    Err(ErrorKind::TimedOut.into())
-                };
-                future::or(stream.writable(), late).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// How many peers hold a client's last write, as soon as they are enough or the time is up; nothing
-/// if the client is gone by then.
-async fn covered(shared: &Shared, card: &Card, wait: Wait) -> Option<usize> {
-    let Some(dot) = wait.dot else {
-        // Who has written nothing waits for nothing: every live peer holds that.
-        return Some(shared.node.enter().shard().peers().count());
-    };
-    let deadline = wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let answer = async { Some(shared.node.wait(dot, wait.peers, deadline).await) };
-    let gone = async {
-        let closing = card.closing();
-        if !card.is_closing() {
-            future::or(closing, has_left(card.stream())).await;
-        }
-        None
-    };
-    future::or(answer, gone).await
-}
-
-/// Ends when the client has closed its side. Looks now and then rather than waits, because the socket
-/// is readable all the time if the client has sent more behind its `WAIT`.
-async fn has_left(stream: &Async<TcpStream>) {
-    loop {
-        Timer::after(WAIT_LOOK).await;
-        match stream.get_ref().peek(&mut [0]) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if is_passing(&error) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Closes our side and reads on for a moment, so that the last reply reaches the client.
-async fn linger(shared: &Shared, stream: &Async<TcpStream>) -> io::Result<()> {
-    stream.get_ref().shutdown(Shutdown::Write)?;
-    let until = Instant::now() + LINGER;
-    let mut buffer = shared.inputs.take();
-    buffer.resize(super::buffers::BUFFER_BYTES, 0);
-    let mut left = LINGER_BYTES_MAX;
-    while left > 0 {
-        let late = async {
-            Timer::at(until).await;
-            Err(ErrorKind::TimedOut.into())
-        };
-        let ready: io::Result<()> = future::or(stream.readable(), late).await;
-        let read = ready.and_then(|()| stream.get_ref().read(&mut buffer));
-        match read {
-            Ok(0) => break,
-            Ok(count) => left = left.saturating_sub(count),
-            Err(error) if is_passing(&error) => {}
-            Err(_) => break,
-        }
-    }
-    shared.inputs.give_back(buffer);
-    Ok(())
-}
-
-/// Whether an error says only that the socket is not ready after all.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -1,9 +1,11 @@
 //! The commands about keys and their values.
 //!
 //! Reads go past the shard, straight from the map into the reply. The first write of a batch enters
-//! the shard, once; everything else of the batch that needs it uses the same entry, and the pushes to
-//! peers leave when the batch does. A read that follows a write in one pipeline sees it, since the
+//! the shard, once; everything else of the batch that needs it, whichever client's it is, uses the same
+//! entry, and the pushes to peers leave when the batch does. A read that follows a write in one pipeline sees it, since the
 //! write is done by then.
+
+use std::time::{Duration, Instant};
 
 use super::command::{Reason, needs_strong};
 use super::parse::{Arguments, integer};
@@ -30,22 +32,57 @@ const SCANNED_DEFAULT: usize = 10;
 /// Bytes that a key takes beyond its name and value, about; for `MEMORY USAGE`.
 const KEY_BYTES_EXTRA: usize = 200;
 
-/// One batch's way into the shard, made when it is first needed.
+/// After this many commands a batch leaves the shard for a moment: some tenths of a millisecond.
+const BATCH_COMMANDS_MAX: u64 = 512;
+
+/// After this time a batch leaves the shard for a moment, so that gossip gets in.
+const BATCH_TIME_MAX: Duration = Duration::from_micros(500);
+
+/// The way into the shard of one batch, of many clients' requests; made when it is first needed.
 pub(super) struct Batch<'a> {
     node: &'a Node,
     entered: Option<Entered<'a>>,
     waits: Option<Position>,
     /// The time of the batch, by which deadlines are judged.
     now: WallTime,
+    /// How often the shard was used.
+    uses: u64,
+    /// How many commands were executed since it was left.
+    commands: u64,
+    entered_at: Option<Instant>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node) -> Self {
-        Self { node, entered: None, waits: None, now: node.wall() }
+        let now = node.wall();
+        Self { node, entered: None, waits: None, now, uses: 0, commands: 0, entered_at: None }
+    }
+
+    /// How often the shard was used so far: who sees no more than before has nothing to wait for.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses
+    }
+
+    /// Counts a command, and leaves the shard for a moment after many.
+    #[inline]
+    pub(super) fn count(&mut self) {
+        self.commands += 1;
+        if self.commands >= BATCH_COMMANDS_MAX {
+            self.leave();
+        }
+    }
+
+    /// Leaves the shard for a moment if it has been held for long.
+    pub(super) fn breathe(&mut self) {
+        if self.entered_at.is_some_and(|at| at.elapsed() >= BATCH_TIME_MAX) {
+            self.leave();
+        }
     }
 
     /// Leaves the shard, so that others get in and pushes leave.
     pub(super) fn leave(&mut self) {
+        self.commands = 0;
+        self.entered_at = None;
         if let Some(entered) = self.entered.take() {
             self.waits = entered.finish().max(self.waits);
         }
@@ -59,7 +96,11 @@ impl<'a> Batch<'a> {
 
     #[inline]
     fn enter(&mut self) -> &mut Entered<'a> {
-        self.entered.get_or_insert_with(|| self.node.enter())
+        self.uses += 1;
+        self.entered.get_or_insert_with(|| {
+            self.entered_at = Some(Instant::now());
+            self.node.enter()
+        })
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! From the socket inwards:
 //!
-//! - [`door`] listens and runs one task per connection: read once, execute all, write once.
+//! - [`door`] listens; its thread, `porter`, serves all connections turn by turn: read from all, execute
+//!   everything in one batch, write to all. `connection` is one of them, `outgoing` what it still has to
+//!   say, `completions` what lets it go on when it had to wait.
 //! - [`parse`] makes requests of bytes, within limits; `words` does so for lines typed by a person.
 //! - [`session`] is one client's state and executes its requests, judged by [`command`]'s lists, which
 //!   [`describe`] also tells to clients. `keys` has the commands about keys, `info` what `INFO` tells.
@@ -12,8 +14,8 @@
 //!
 //! What must stay true:
 //!
-//! - Between a client's bytes and the store there is no channel and no second task. One batch enters
-//!   the shard once, for at most a few hundred commands, and never while it awaits anything.
+//! - Between a client's bytes and the store there is no channel and no task. The batch of a turn enters
+//!   the shard once, for at most a few hundred commands, and never while anything is read or written.
 //! - Whatever a client sends or does not read, memory is bounded: by the longest request coming in,
 //!   by the longest reply going out.
 //! - Replies come in the order of the requests, and a read in a pipeline sees the writes before it.
@@ -26,11 +28,15 @@
 pub mod buffers;
 pub mod clients;
 pub mod command;
+mod completions;
+mod connection;
 pub mod describe;
 pub mod door;
 mod info;
 mod keys;
+mod outgoing;
 pub mod parse;
+mod porter;
 pub mod reply;
 pub mod session;
 pub mod settings;

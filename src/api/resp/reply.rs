@@ -6,9 +6,11 @@
 //!
 //! Aggregates are announced, then filled: `map(2)` must be followed by two keys and two values.
 //! Nothing checks that; the tests of each command do. Replies of a whole batch gather here and
-//! leave in one write.
+//! leave in one write. A reply that the shard gives later keeps its place by [`Replies::later`].
 //!
 //! Source: the RESP3 specification (antirez, 2018) and Redis 7's `networking.c` (`addReply…`).
+
+use crate::protocol::boundary::{Reply, Token};
 
 /// The version of the protocol that a connection has agreed on with `HELLO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,13 +27,54 @@ pub enum Protocol {
 pub struct Replies {
     bytes: Vec<u8>,
     protocol: Protocol,
+    later: Vec<Later>,
+}
+
+/// Writes a reply of what the shard answered later.
+type WriteLater = Box<dyn FnOnce(Reply, &mut Replies) + Send>;
+
+/// A reply that is not known yet.
+pub(super) struct Later {
+    /// The byte before which it stands.
+    pub(super) at: usize,
+    /// The request that it answers.
+    pub(super) token: Token,
+    protocol: Protocol,
+    write: WriteLater,
+}
+
+impl Later {
+    /// The reply as bytes.
+    pub(super) fn write(self, reply: Reply) -> Vec<u8> {
+        let mut replies = Replies::new(Vec::new(), self.protocol);
+        (self.write)(reply, &mut replies);
+        replies.into_buffer()
+    }
+}
+
+impl std::fmt::Debug for Later {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Later({:?} before byte {})", self.token, self.at)
+    }
 }
 
 impl Replies {
     /// No replies, to be gathered in `buffer`, whose content is dropped.
     pub fn new(mut buffer: Vec<u8>, protocol: Protocol) -> Self {
         buffer.clear();
-        Self { bytes: buffer, protocol }
+        Self { bytes: buffer, protocol, later: Vec::new() }
+    }
+
+    /// Keeps the place of a reply that the shard gives later, to the request with this token; `write`
+    /// then makes a reply of its answer. It waits, and those behind it, but nothing else does.
+    pub fn later(&mut self, token: Token, write: impl FnOnce(Reply, &mut Self) + Send + 'static) {
+        let (at, protocol) = (self.bytes.len(), self.protocol);
+        self.later.push(Later { at, token, protocol, write: Box::new(write) });
+    }
+
+    /// The replies that are still to be given, in order.
+    pub(super) fn take_later(&mut self) -> impl Iterator<Item = Later> + '_ {
+        self.later.drain(..)
     }
 
     /// The version in which replies are written from now on.
@@ -62,6 +105,40 @@ impl Replies {
     /// Takes back everything behind the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
+    }
+
+    /// Where the next reply will stand; for [`Replies::take_back`].
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.bytes.len(), self.later.len())
+    }
+
+    /// Takes back everything written since a place was asked for, replies that come later included.
+    pub(super) fn take_back(&mut self, (length, later): (usize, usize)) {
+        self.bytes.truncate(length);
+        self.later.truncate(later);
+    }
+
+    /// Forgets the first `length` bytes.
+    pub(super) fn remove_front(&mut self, length: usize) {
+        self.bytes.drain(..length.min(self.bytes.len()));
+    }
+
+    /// Gathers in a buffer of `lend` from now on, if there is none.
+    pub(super) fn borrow_buffer(&mut self, lend: impl FnOnce() -> Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = lend();
+            self.bytes.clear();
+        }
+    }
+
+    /// Exchanges what was written for another buffer.
+    pub(super) fn swap_buffer(&mut self, buffer: &mut Vec<u8>) {
+        std::mem::swap(&mut self.bytes, buffer);
+    }
+
+    /// Takes the buffer away.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 
     /// Adds replies that were written elsewhere.

@@ -2,9 +2,9 @@
 //!
 //! [`Session::run`] executes everything that has been read, in order, and writes the replies into one
 //! buffer. It never waits: where a command must (`WAIT`), or where the replies should leave before
-//! more is executed, it stops and says so, and the connection's task comes back afterwards. So the
-//! shard, once entered, is left again before anything can be awaited, and a batch is bounded in
-//! commands and in bytes of replies.
+//! more is executed, it stops and says so, and the door's thread comes back afterwards. The way into
+//! the shard, the batch, is handed in, so that many clients share it; it is bounded in commands and in
+//! time, and what each client executes in it by the bytes of its replies.
 //!
 //! Clients send a transaction in one go, `MULTI` to `EXEC`. `MULTI` is refused; if the rest were then
 //! executed, it would be executed as what it must not be, one by one. So what arrived behind a refused
@@ -25,14 +25,10 @@ use super::parse::{Arguments, Requests, Trust, integer};
 use super::reply::{Protocol, Replies};
 use super::{describe, info};
 use crate::protocol::stamp::Dot;
-use crate::server::Position;
 
 /// After this many bytes of replies they are sent before more is executed, so that a pipeline of
 /// large reads never gathers more than this and one reply.
-const REPLIES_BYTES_MAX: usize = 64 * 1024;
-
-/// After this many commands a batch leaves the shard for a moment: about a tenth of a millisecond.
-const BATCH_COMMANDS_MAX: u64 = 256;
+pub(super) const REPLIES_BYTES_MAX: usize = 64 * 1024;
 
 /// What Redis says to a client that must authenticate first.
 const NOAUTH: &str = "NOAUTH Authentication required.";
@@ -126,15 +122,16 @@ impl Session {
         self.protocol
     }
 
-    /// Executes what has arrived, as far as it goes without waiting. The replies must not be sent
-    /// before the journal is durable up to the place that is answered, if any.
-    pub fn run(
+    /// Executes what has arrived, as far as it goes without waiting, in a batch that other clients
+    /// share. If it used the shard, the replies must not be sent before the journal is durable up to
+    /// the place that the batch answers in the end, if any.
+    pub(super) fn run(
         &mut self,
         shared: &Shared,
+        batch: &mut Batch<'_>,
         requests: &mut Requests,
         replies: &mut Replies,
-    ) -> (Pause, Option<Position>) {
-        let mut batch = Batch::new(shared.node());
+    ) -> Pause {
         let mut executed = 0;
         let mut last = None;
         let pause = loop {
@@ -156,10 +153,8 @@ impl Session {
                 }
             };
             executed += 1;
-            if executed % BATCH_COMMANDS_MAX == 0 {
-                batch.leave();
-            }
-            match self.request(shared, &mut batch, arguments, replies, &mut last) {
+            batch.count();
+            match self.request(shared, batch, arguments, replies, &mut last) {
                 Next::Go => {}
                 Next::Wait(wait) => break Pause::Wait(wait),
                 Next::Close => break Pause::Close,
@@ -169,7 +164,7 @@ impl Session {
         if let Some(command) = last {
             self.card.active(command, self.protocol, Instant::now());
         }
-        (pause, batch.finish())
+        pause
     }
 
     /// Answers the `WAIT` for which [`Session::run`] stopped.
@@ -194,7 +189,7 @@ impl Session {
         replies: &mut Replies,
         last: &mut Option<&'static str>,
     ) -> Next {
-        let start = replies.len();
+        let start = replies.place();
         let next = match command::find(arguments) {
             Ok(command) if self.abandons && command.verb != Verb::Reset => {
                 replies.error(ABANDONED);
@@ -237,7 +232,7 @@ impl Session {
             }
         };
         if self.replying != Replying::On {
-            replies.truncate(start);
+            replies.take_back(start);
             if !matches!(next, Next::Wait(_)) {
                 self.replied();
             }

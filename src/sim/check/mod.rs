@@ -325,6 +325,9 @@ impl Checks {
             {
                 self.expected.dies = Some(*node);
             }
+            Happening::Act(Act::BringBack(node)) if world.shard(*node).is_none() => {
+                self.expected.dies = Some(*node);
+            }
             Happening::Act(Act::Retire { node, .. } | Act::Rebuild(node)) => {
                 self.expected.node = Some(*node);
             }
