@@ -34,6 +34,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
 use super::index::{Index, Slot};
+use super::operation::Version;
 use super::record::KeptCell;
 use super::stamp::{Dot, Stamp};
 use super::time::WallTime;
@@ -128,6 +129,11 @@ impl Reader {
     /// What kind of value `key` shows.
     pub fn kind(&self, key: &[u8], now: WallTime) -> Option<Kind> {
         self.map.get(key)?.kind(now)
+    }
+
+    /// Names what `key` shows: other cells, another version.
+    pub fn version(&self, key: &[u8], now: WallTime) -> Version {
+        self.look(key, now, |shown| Version(shown.version()))
     }
 
     /// Hands what `key` shows to `read`, which must not come back to the store.
@@ -333,7 +339,7 @@ impl Store {
     }
 
     /// Forgets what was displaced so far.
-    pub(super) fn forget_displaced(&mut self) {
+    pub(crate) fn forget_displaced(&mut self) {
         self.books.displaced.clear();
     }
 

@@ -30,7 +30,7 @@ use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
-use crate::protocol::operation::{Moment, Operation};
+use crate::protocol::operation::{Mode, Moment, Operation};
 use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
 use crate::protocol::shard::Shard;
 use crate::protocol::store::{Kind, Reader};
@@ -250,7 +250,17 @@ impl Node {
 
     /// The present moment, for an operation.
     pub fn moment(&self) -> Moment {
-        Moment { wall: self.wall(), dice: fastrand::u64(..) }
+        Moment { wall: self.wall(), dice: self.dice() }
+    }
+
+    /// A random number, for an operation.
+    pub fn dice(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    /// How writes are ordered.
+    pub fn mode(&self) -> Mode {
+        Mode::Eventual
     }
 
     /// Looks for a member at `address`, for as long as the node runs.

@@ -11,9 +11,11 @@
 //! for two that Redis has no case for: a command of Redis that is not supported yet, and a command
 //! that needs an order between peers (`NEEDSSTRONG`), which says why and what to do.
 
+use super::ask::Ask;
 use super::parse::Arguments;
 use super::reply::Replies;
 use super::table::{NEEDS_ORDER, NOT_YET, SERVED};
+use crate::protocol::operation::Why;
 
 /// How much of a client's words an error repeats, as in Redis.
 const SHOWN_BYTES_MAX: usize = 128;
@@ -22,6 +24,9 @@ const SHOWN_BYTES_MAX: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of that name; the table says what it does")]
 pub enum Verb {
+    Acl,
+    AclHelp,
+    AclWhoami,
     Auth,
     Client,
     ClientGetname,
@@ -47,22 +52,28 @@ pub enum Verb {
     ConfigResetstat,
     ConfigRewrite,
     ConfigSet,
-    Dbsize,
-    Del,
+    Discard,
     Echo,
-    Exists,
+    Exec,
     Get,
     Hello,
     Info,
     Keys,
     Memory,
     MemoryHelp,
-    MemoryUsage,
     Mget,
+    Latency,
+    LatencyEmpty,
+    LatencyHelp,
+    LatencyReset,
     Module,
     ModuleHelp,
     ModuleList,
-    Mset,
+    Multi,
+    Object,
+    ObjectHelp,
+    /// An operation on keys, which goes its way as a value.
+    Operate,
     Ping,
     Quit,
     Reset,
@@ -70,11 +81,25 @@ pub enum Verb {
     Scan,
     Select,
     Set,
-    Strlen,
+    Slowlog,
+    SlowlogGet,
+    SlowlogHelp,
+    SlowlogLen,
+    SlowlogReset,
     Time,
-    Ttl,
-    Type,
+    Unwatch,
     Wait,
+    Watch,
+}
+
+impl Verb {
+    /// Whether it is executed at once between MULTI and EXEC.
+    pub(super) fn ends_queueing(self) -> bool {
+        matches!(
+            self,
+            Self::Multi | Self::Exec | Self::Discard | Self::Watch | Self::Quit | Self::Reset
+        )
+    }
 }
 
 /// The chapter of the Redis manual that a command belongs to.
@@ -84,6 +109,16 @@ pub enum Group {
     Connection,
     /// About keys of any type.
     Generic,
+    /// About hashes.
+    Hash,
+    /// About lists.
+    List,
+    /// About sets.
+    Set,
+    /// About sorted sets.
+    Sorted,
+    /// About several commands as one.
+    Together,
     /// About the node.
     Server,
     /// About string values; Redis calls it `string`.
@@ -148,41 +183,6 @@ impl Flags {
     }
 }
 
-/// Why a command needs an order between peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Its outcome depends on what the key holds.
-    Condition,
-    /// It answers a count that must include every increment so far.
-    Count,
-    /// It gives one element to exactly one client.
-    Take,
-    /// It makes several commands one.
-    Together,
-}
-
-impl Reason {
-    /// What could go wrong, as the rest of a sentence that begins with the command.
-    fn text(self) -> &'static str {
-        match self {
-            Self::Condition => {
-                "decides by what the key holds now, and two peers could decide differently at the \
-                 same time"
-            }
-            Self::Count => {
-                "answers an exact count, and two peers could give the same number at the same time"
-            }
-            Self::Take => {
-                "gives an element to one client only, and two peers could give it away at the same \
-                 time"
-            }
-            Self::Together => {
-                "makes several commands one, and another peer's writes could fall between them"
-            }
-        }
-    }
-}
-
 /// One command that clients can call, or one subcommand (`client|id`).
 #[derive(Debug)]
 pub struct Command {
@@ -206,6 +206,8 @@ pub struct Command {
     pub keys: (i16, i16, i16),
     /// Its subcommands, if it is a container.
     pub subcommands: &'static [Command],
+    /// What makes an operation on keys of it, if it is one.
+    pub(super) ask: Option<Ask>,
 }
 
 impl Command {
@@ -221,6 +223,16 @@ impl Command {
 
     pub(super) const fn all_keys(mut self, step: i16) -> Self {
         self.keys = (1, -1, step);
+        self
+    }
+
+    pub(super) const fn some_keys(mut self, first: i16, last: i16) -> Self {
+        self.keys = (first, last, 1);
+        self
+    }
+
+    pub(super) const fn no_key(mut self) -> Self {
+        self.keys = (0, 0, 0);
         self
     }
 
@@ -261,6 +273,11 @@ impl Command {
             Group::Connection => Some("@connection"),
             Group::Generic => Some("@keyspace"),
             Group::Text => Some("@string"),
+            Group::Hash => Some("@hash"),
+            Group::List => Some("@list"),
+            Group::Set => Some("@set"),
+            Group::Sorted => Some("@sortedset"),
+            Group::Together => Some("@transaction"),
             Group::Server => None,
         };
         let among = |flag, name| self.flags.has(flag).then_some(name);
@@ -288,7 +305,7 @@ pub enum Refusal {
     /// A wrong number of arguments.
     Arity(&'static Command),
     /// The command needs an order that eventual mode does not have.
-    NeedsOrder(&'static str, Reason),
+    NeedsOrder(&'static str, Why),
     /// A command of Redis 7 that is not supported yet.
     NotYet(&'static str),
     /// A line of HTTP: somebody tricks a browser into writing here. Redis hangs up as well.
@@ -348,11 +365,11 @@ impl Refusal {
 }
 
 /// Writes the error that says that `what` needs strong mode, why, and what to do.
-pub fn needs_strong(replies: &mut Replies, what: &str, reason: Reason) {
+pub fn needs_strong(replies: &mut Replies, what: &str, why: Why) {
     replies.error(format!(
         "NEEDSSTRONG '{what}' {}. It needs strong mode (nodes started with --consistency strong), \
          which this version does not have yet",
-        reason.text()
+        why.text()
     ));
 }
 
@@ -557,16 +574,16 @@ mod tests {
     /// Story: a command of Redis that cannot work here says so, and why.
     #[test]
     fn refusals_teach() {
-        let setnx = refusal("setnx a b").unwrap();
+        let blpop = refusal("blpop a 0").unwrap();
         assert!(
-            setnx.starts_with("-NEEDSSTRONG 'SETNX' decides by what the key holds now"),
-            "{setnx}"
+            blpop.starts_with("-NEEDSSTRONG 'BLPOP' gives an element to one client only"),
+            "{blpop}"
         );
-        assert!(setnx.contains("--consistency strong") && setnx.contains("does not have yet"));
-        let lpush = refusal("lpush a b").unwrap();
+        assert!(blpop.contains("--consistency strong") && blpop.contains("does not have yet"));
+        let xadd = refusal("xadd a b").unwrap();
         assert_eq!(
-            lpush,
-            "-ERR 'LPUSH' is not supported yet by Quorumor; COMMAND LIST names what is\r\n"
+            xadd,
+            "-ERR 'XADD' is not supported yet by Quorumor; COMMAND LIST names what is\r\n"
         );
     }
 }

@@ -7,13 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{Reason, needs_strong};
 use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
 use crate::protocol::cell::{KEY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::protocol::glob;
+use crate::protocol::operation::{Answer, Mode, Refused};
 use crate::protocol::stamp::Dot;
 use crate::protocol::time::WallTime;
 use crate::server::{Entered, Node, Position};
@@ -24,13 +24,10 @@ pub(super) const REPLY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Most keys that one `SCAN` looks at, whatever its `COUNT`, and that `KEYS` looks at between two
 /// breaths: under a millisecond with the shard locked.
-const SCANNED_MAX: usize = 1_000;
+pub(super) const SCANNED_MAX: usize = 1_000;
 
 /// How many keys `SCAN` looks at unless told, as in Redis.
 const SCANNED_DEFAULT: usize = 10;
-
-/// Bytes that a key takes beyond its name and value, about; for `MEMORY USAGE`.
-const KEY_BYTES_EXTRA: usize = 200;
 
 /// After this many commands a batch leaves the shard for a moment: some tenths of a millisecond.
 const BATCH_COMMANDS_MAX: u64 = 512;
@@ -40,11 +37,11 @@ const BATCH_TIME_MAX: Duration = Duration::from_micros(500);
 
 /// The way into the shard of one batch, of many clients' requests; made when it is first needed.
 pub(super) struct Batch<'a> {
-    node: &'a Node,
+    pub(super) node: &'a Node,
     entered: Option<Entered<'a>>,
     waits: Option<Position>,
     /// The time of the batch, by which deadlines are judged.
-    now: WallTime,
+    pub(super) now: WallTime,
     /// How often the shard was used.
     uses: u64,
     /// How many commands were executed since it was left.
@@ -56,6 +53,16 @@ impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node) -> Self {
         let now = node.wall();
         Self { node, entered: None, waits: None, now, uses: 0, commands: 0, entered_at: None }
+    }
+
+    /// How writes are ordered.
+    pub(super) fn mode(&self) -> Mode {
+        self.node.mode()
+    }
+
+    /// What decides what is random in one operation.
+    pub(super) fn dice(&self) -> u64 {
+        self.node.dice()
     }
 
     /// How often the shard was used so far: who sees no more than before has nothing to wait for.
@@ -95,7 +102,7 @@ impl<'a> Batch<'a> {
     }
 
     #[inline]
-    fn enter(&mut self) -> &mut Entered<'a> {
+    pub(super) fn enter(&mut self) -> &mut Entered<'a> {
         self.uses += 1;
         self.entered.get_or_insert_with(|| {
             self.entered_at = Some(Instant::now());
@@ -107,16 +114,17 @@ impl<'a> Batch<'a> {
 /// What Redis says when it may use no more memory.
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
-/// What came of a write, or nothing if it failed and that has been answered.
+/// The dot of a write and its answer, or nothing if it was refused and that has been answered.
 #[inline]
-fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Written> {
+pub(super) fn outcome(
+    batch: &Batch<'_>,
+    reply: Reply,
+    replies: &mut Replies,
+) -> Option<(Option<Dot>, Answer)> {
     match reply {
-        // What is asked for with words of its own is answered with them.
-        Reply::Operated { written, .. } => {
-            Some(Written { dot: written.map(|(_, dot)| dot), changed: 0 })
-        }
-        Reply::Written { dot, changed, .. } => Some(Written { dot: Some(dot), changed }),
-        Reply::Nothing => Some(Written { dot: None, changed: 0 }),
+        Reply::Operated { written, answer } => Some((written.map(|(_, dot)| dot), answer)),
+        Reply::Written { dot, .. } => Some((Some(dot), Answer::Ok)),
+        Reply::Nothing => Some((None, Answer::Ok)),
         Reply::TooLarge => {
             let value_bytes_max = batch.node.config().value_bytes_max;
             replies.error(format!(
@@ -126,8 +134,7 @@ fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Wri
             None
         }
         Reply::Reserved => {
-            replies
-                .error("ERR reserved: keys that begin with \\0quorumor belong to the store itself");
+            replies.error(Refused::Reserved.to_string());
             None
         }
         Reply::OutOfMemory => {
@@ -146,19 +153,27 @@ fn outcome(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) -> Option<Wri
     }
 }
 
-/// What came of a write.
-struct Written {
-    dot: Option<Dot>,
-    changed: usize,
-}
-
 /// `GET key`.
 #[inline]
 pub(super) fn get(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    batch.node.reader().string(arguments.at(1), batch.now, |value| replies.bulk_or_null(value));
+    let key = arguments.at(1);
+    let found = batch.node.reader().string(key, batch.now, |value| match value {
+        Some(value) => {
+            replies.bulk(value);
+            true
+        }
+        None => false,
+    });
+    match found {
+        true => {}
+        false if batch.node.reader().contains(key, batch.now) => {
+            replies.error(Refused::WrongKind.to_string());
+        }
+        false => replies.null(),
+    }
 }
 
-/// `MGET key [key ...]`.
+/// `MGET key [key ...]`; what is no string reads as nothing.
 pub(super) fn mget(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let start = replies.len();
     replies.array(arguments.len() - 1);
@@ -171,161 +186,31 @@ pub(super) fn mget(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Re
     }
 }
 
-/// `SET key value [option ...]`; the dot of the write, if there was one.
+/// `SET key value`, without options; the dot of the write, if there was one.
 #[inline]
 pub(super) fn set(
     batch: &mut Batch<'_>,
     arguments: Arguments<'_>,
     replies: &mut Replies,
 ) -> Option<Dot> {
-    if arguments.len() > 3 && !plain_set(arguments.skip(3), replies) {
-        return None;
-    }
     let reply = batch.enter().set(arguments.at(1), arguments.at(2));
-    let written = outcome(batch, reply, replies)?;
-    replies.ok();
-    written.dot
-}
-
-/// Reads the options of `SET` as Redis does: whether they leave a plain write. If not, that has been
-/// answered. `KEEPTTL` keeps what no key has, so it changes nothing.
-#[cold]
-fn plain_set(options: Arguments<'_>, replies: &mut Replies) -> bool {
-    let mut condition = None;
-    let mut deadline = None;
-    let mut keeps = false;
-    let mut index = 0;
-    while let Some(option) = options.get(index) {
-        let value = options.get(index + 1);
-        match (option.to_ascii_uppercase().as_slice(), value) {
-            (b"NX", _) if condition != Some("SET ... XX") => condition = Some("SET ... NX"),
-            (b"XX", _) if condition != Some("SET ... NX") => condition = Some("SET ... XX"),
-            (b"GET", _) => condition = condition.or(Some("SET ... GET")),
-            (b"KEEPTTL", _) if deadline.is_none() => keeps = true,
-            (b"EX" | b"PX" | b"EXAT" | b"PXAT", Some(value)) if deadline.is_none() && !keeps => {
-                deadline = Some(value);
-                index += 1;
-            }
-            _ => {
-                replies.error("ERR syntax error");
-                return false;
-            }
-        }
-        index += 1;
-    }
-    match deadline.map(integer) {
-        Some(None) => replies.error("ERR value is not an integer or out of range"),
-        Some(Some(..=0)) => replies.error("ERR invalid expire time in 'set' command"),
-        _ if condition.is_some() => {
-            needs_strong(replies, condition.unwrap_or_default(), Reason::Condition);
-        }
-        Some(Some(_)) => replies.error(
-            "ERR 'SET' with a deadline is not supported yet by Quorumor; its keys do not expire",
-        ),
-        None => return true,
-    }
-    false
-}
-
-/// `MSET key value [key value ...]`: one write, seen by peers as a whole.
-pub(super) fn mset(
-    batch: &mut Batch<'_>,
-    arguments: Arguments<'_>,
-    replies: &mut Replies,
-) -> Option<Dot> {
-    if arguments.len().is_multiple_of(2) {
-        replies.error("ERR wrong number of arguments for 'mset' command");
-        return None;
-    }
-    let index = (1..arguments.len()).step_by(2);
-    let pairs: Vec<_> = index.map(|it| (arguments.at(it), arguments.at(it + 1))).collect();
-    let reply = batch.enter().set_all(&pairs);
-    let written = outcome(batch, reply, replies)?;
-    replies.ok();
-    written.dot
-}
-
-/// `DEL key [key ...]`.
-pub(super) fn del(
-    batch: &mut Batch<'_>,
-    arguments: Arguments<'_>,
-    replies: &mut Replies,
-) -> Option<Dot> {
-    let reply = if arguments.len() == 2 {
-        batch.enter().delete(&[arguments.at(1)])
-    } else {
-        let keys: Vec<_> = arguments.skip(1).iter().collect();
-        batch.enter().delete(&keys)
-    };
-    let written = outcome(batch, reply, replies)?;
-    replies.count(written.changed);
-    written.dot
-}
-
-/// `EXISTS key [key ...]`; a key named twice counts twice, as in Redis.
-pub(super) fn exists(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    let keys = arguments.skip(1).iter();
-    replies.count(keys.filter(|key| batch.node.reader().contains(key, batch.now)).count());
-}
-
-/// `STRLEN key`.
-pub(super) fn strlen(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    let length = batch
-        .node
-        .reader()
-        .string(arguments.at(1), batch.now, |value| value.map_or(0, <[u8]>::len));
-    replies.count(length);
-}
-
-/// `TYPE key`.
-pub(super) fn type_of(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    replies.simple(if batch.node.reader().contains(arguments.at(1), batch.now) {
-        "string"
-    } else {
-        "none"
-    });
-}
-
-/// `TTL key` and `PTTL key`: no key has a deadline.
-pub(super) fn ttl(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    replies.integer(if batch.node.reader().contains(arguments.at(1), batch.now) { -1 } else { -2 });
-}
-
-/// `MEMORY USAGE key [SAMPLES count]`: an estimate.
-pub(super) fn memory_usage(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
-    let options = arguments.skip(3);
-    let samples = options.at(0).eq_ignore_ascii_case(b"samples");
-    if !(options.is_empty() || options.len() == 2 && samples) {
-        return replies.error("ERR syntax error");
-    }
-    if !options.is_empty() && integer(options.at(1)).is_none_or(|count| count < 0) {
-        return replies.error("ERR value is not an integer or out of range");
-    }
-    let key = arguments.at(2);
-    match batch.node.reader().string(key, batch.now, |value| value.map(<[u8]>::len)) {
-        Some(length) => replies.count(key.len() + length + KEY_BYTES_EXTRA),
-        None => replies.null(),
-    }
-}
-
-/// `DBSIZE`.
-pub(super) fn dbsize(batch: &mut Batch<'_>, replies: &mut Replies) {
-    let count = batch.enter().keys_live();
-    replies.count(count);
+    let (written, answer) = outcome(batch, reply, replies)?;
+    answer.write(replies);
+    written
 }
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`.
 pub(super) fn scan(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let cursor = std::str::from_utf8(arguments.at(1)).ok().and_then(|text| text.parse().ok());
     let Some(cursor) = cursor else { return replies.error("ERR invalid cursor") };
-    let (mut pattern, mut count, mut strings) = (None, SCANNED_DEFAULT, true);
+    let (mut pattern, mut count, mut kind) = (None, SCANNED_DEFAULT, None);
     let options = arguments.skip(2);
     for index in (0..options.len()).step_by(2) {
         let Some(value) = options.get(index + 1) else { return replies.error("ERR syntax error") };
         match options.at(index).to_ascii_lowercase().as_slice() {
             b"match" if value.len() > PATTERN_BYTES_MAX => return reply_pattern_too_long(replies),
             b"match" => pattern = Some(value),
-            b"type" => strings = value.eq_ignore_ascii_case(b"string"),
+            b"type" => kind = Some(value),
             b"count" => match integer(value) {
                 None => return replies.error("ERR value is not an integer or out of range"),
                 Some(..=0) => return replies.error("ERR syntax error"),
@@ -334,9 +219,13 @@ pub(super) fn scan(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mu
             _ => return replies.error("ERR syntax error"),
         }
     }
-    let mut keys = Found::new(pattern, strings);
+    let mut keys = Found::new(pattern);
     let now = batch.now;
-    let next = batch.enter().scan(cursor, count.min(SCANNED_MAX), now, |key, _| keys.take(key));
+    let next = batch.enter().scan(cursor, count.min(SCANNED_MAX), now, |key, of_kind| {
+        if kind.is_none_or(|kind| kind.eq_ignore_ascii_case(of_kind.name().as_bytes())) {
+            keys.take(key);
+        }
+    });
     replies.array(2);
     replies.bulk_integer(next);
     keys.reply(replies);
@@ -349,7 +238,7 @@ pub(super) fn keys(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mu
     if pattern.len() > PATTERN_BYTES_MAX {
         return reply_pattern_too_long(replies);
     }
-    let mut keys = Found::new(Some(pattern), true);
+    let mut keys = Found::new(Some(pattern));
     let mut cursor = 0;
     loop {
         let now = batch.now;
@@ -367,21 +256,20 @@ pub(super) fn keys(batch: &mut Batch<'_>, arguments: Arguments<'_>, replies: &mu
 /// Keys gathered under the shard's lock, whose number is not known before the last.
 struct Found<'a> {
     pattern: Option<&'a [u8]>,
-    wanted: bool,
     bytes: Replies,
     count: usize,
 }
 
 impl<'a> Found<'a> {
-    /// No keys yet; none ever unless `wanted`.
-    fn new(pattern: Option<&'a [u8]>, wanted: bool) -> Self {
+    /// No keys yet.
+    fn new(pattern: Option<&'a [u8]>) -> Self {
         // A pattern that matches everything need not be tried.
         let pattern = pattern.filter(|pattern| *pattern != b"*");
-        Self { pattern, wanted, bytes: Replies::default(), count: 0 }
+        Self { pattern, bytes: Replies::default(), count: 0 }
     }
 
     fn take(&mut self, key: &[u8]) {
-        if self.wanted && self.pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
+        if self.pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
             self.bytes.bulk(key);
             self.count += 1;
         }
@@ -393,7 +281,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn reply_too_long(replies: &mut Replies) {
+pub(super) fn reply_too_long(replies: &mut Replies) {
     replies.error(format!(
         "ERR the reply would be longer than {REPLY_BYTES_MAX} bytes; ask for fewer keys at a time"
     ));

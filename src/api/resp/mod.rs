@@ -7,7 +7,9 @@
 //!   say, `completions` what lets it go on when it had to wait.
 //! - [`parse`] makes requests of bytes, within limits; `words` does so for lines typed by a person.
 //! - [`session`] is one client's state and executes its requests, judged by [`command`]'s lists, which
-//!   [`describe`] also tells to clients. `keys` has the commands about keys, `info` what `INFO` tells.
+//!   [`describe`] also tells to clients. `keys` has those that must be fast, `info` what `INFO` tells.
+//! - `ask` makes operations of the other commands on keys, `operate` has them executed and answered,
+//!   and `transaction` makes one of what stands between MULTI and EXEC.
 //! - [`reply`] writes replies in either version of the protocol.
 //! - [`clients`] knows who is connected, [`settings`] what the operator decided, [`buffers`] lends
 //!   memory for the moment that a batch takes.
@@ -22,18 +24,22 @@
 //! - Where Redis has a text for a case, it is Redis' text, because clients look into it.
 //! - A command whose meaning needs an order between peers is refused, never approximated.
 //!
-//! Left out: transactions, scripts, subscriptions, users other than `default`, TLS (the door is meant
+//! Left out: scripts, streams, subscriptions, users other than `default`, TLS (the door is meant
 //! for loopback or a trusted network; peers speak QUIC), more than one database.
 
+mod ask;
 pub mod buffers;
 pub mod clients;
 pub mod command;
 mod completions;
 mod connection;
 pub mod describe;
+#[cfg(test)]
+mod differential;
 pub mod door;
 mod info;
 mod keys;
+mod operate;
 mod outgoing;
 pub mod parse;
 mod porter;
@@ -43,4 +49,5 @@ pub mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod words;

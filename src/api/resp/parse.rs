@@ -181,6 +181,31 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// The arguments of a request that is executed later.
+#[derive(Debug)]
+pub(super) struct Kept {
+    source: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl Kept {
+    /// A copy of what a client sent.
+    pub(super) fn of(arguments: Arguments<'_>) -> Self {
+        let (source, spans) = (arguments.source.into(), arguments.spans.into());
+        Self { source, spans }
+    }
+
+    /// How many bytes it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.source.len() + size_of_val(&*self.spans)
+    }
+
+    /// What the client sent.
+    pub(super) fn arguments(&self) -> Arguments<'_> {
+        Arguments { source: &self.source, spans: &self.spans }
+    }
+}
+
 /// The bytes of one connection, and the requests in them.
 #[derive(Debug)]
 pub struct Requests {

@@ -238,6 +238,21 @@ impl Replies {
         }
     }
 
+    /// Announces `length` pairs; in RESP2 an array of all that is in them.
+    pub fn pairs(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(length * 2),
+            Protocol::Resp3 => self.array(length),
+        }
+    }
+
+    /// Announces one of the pairs.
+    pub fn pair(&mut self) {
+        if self.protocol == Protocol::Resp3 {
+            self.array(2);
+        }
+    }
+
     /// Announces `length` replies without order; in RESP2 an array.
     pub fn set(&mut self, length: usize) {
         match self.protocol {

@@ -6,11 +6,6 @@
 //! the shard, the batch, is handed in, so that many clients share it; it is bounded in commands and in
 //! time, and what each client executes in it by the bytes of its replies.
 //!
-//! Clients send a transaction in one go, `MULTI` to `EXEC`. `MULTI` is refused; if the rest were then
-//! executed, it would be executed as what it must not be, one by one. So what arrived behind a refused
-//! `MULTI` is refused with it, up to `EXEC` or `DISCARD`, or until everything that arrived is
-//! answered: a client that waits for each reply, as a person does, knows by then.
-//!
 //! The order in which a request is judged is Redis 7's (`server.c`: `processCommand`): does the
 //! command exist, has it the right number of arguments, has the client authenticated, is it served.
 
@@ -23,7 +18,8 @@ use super::door::Shared;
 use super::keys::{self, Batch};
 use super::parse::{Arguments, Requests, Trust, integer};
 use super::reply::{Protocol, Replies};
-use super::{describe, info};
+use super::transaction::Transaction;
+use super::{describe, info, operate};
 use crate::protocol::stamp::Dot;
 
 /// After this many bytes of replies they are sent before more is executed, so that a pipeline of
@@ -43,11 +39,6 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
 /// that.
 const LOADING: &str =
     "LOADING this peer fills itself anew from its peers: ask another one, or wait";
-
-/// What the rest of a transaction is told whose MULTI was refused; Redis' code for the EXEC.
-const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
-const ABANDONED: &str =
-    "NEEDSSTRONG not executed, because it belongs to a transaction that was refused";
 
 /// Why [`Session::run`] stopped.
 #[derive(Debug, PartialEq)]
@@ -100,8 +91,7 @@ pub struct Session {
     protocol: Protocol,
     replying: Replying,
     last_write: Option<Dot>,
-    /// Whether what follows belongs to a transaction that was refused.
-    abandons: bool,
+    transaction: Transaction,
 }
 
 impl Session {
@@ -113,7 +103,7 @@ impl Session {
             protocol: Protocol::default(),
             replying: Replying::On,
             last_write: None,
-            abandons: false,
+            transaction: Transaction::default(),
         }
     }
 
@@ -140,11 +130,7 @@ impl Session {
             }
             let arguments = match requests.next(self.trust()) {
                 Ok(Some(arguments)) => arguments,
-                Ok(None) => {
-                    // What comes from now on can have been sent in knowledge of the refusal.
-                    self.abandons &= requests.outstanding() > 0;
-                    break Pause::Drained;
-                }
+                Ok(None) => break Pause::Drained,
                 Err(error) => {
                     shared.count_protocol_error();
                     log::debug!("client {}: {error}", self.card.id());
@@ -191,10 +177,6 @@ impl Session {
     ) -> Next {
         let start = replies.place();
         let next = match command::find(arguments) {
-            Ok(command) if self.abandons && command.verb != Verb::Reset => {
-                replies.error(ABANDONED);
-                Next::Go
-            }
             Ok(command)
                 if self.authenticated
                     && command.flags.has(Flags::READONLY)
@@ -212,18 +194,9 @@ impl Session {
                 log::debug!("client {} speaks HTTP; closing", self.card.id());
                 Next::Close
             }
-            Err(Refusal::NeedsOrder("exec", _)) if self.abandons => {
-                self.abandons = false;
-                replies.error(EXECABORT);
-                Next::Go
-            }
             Err(refusal) if self.authenticated || refusal.precedes_authentication() => {
                 refusal.write(arguments, replies);
-                self.abandons = match refusal {
-                    Refusal::NeedsOrder("multi", _) => true,
-                    Refusal::NeedsOrder("discard", _) => false,
-                    _ => self.abandons,
-                };
+                self.transaction.spoil();
                 Next::Go
             }
             Ok(_) | Err(_) => {
@@ -254,24 +227,31 @@ impl Session {
         &mut self,
         shared: &Shared,
         batch: &mut Batch<'_>,
-        command: &Command,
+        command: &'static Command,
         arguments: Arguments<'_>,
         replies: &mut Replies,
     ) -> Next {
+        if self.transaction.is_open() && !command.verb.ends_queueing() {
+            self.transaction.queue(batch, command, arguments, replies);
+            return Next::Go;
+        }
         match command.verb {
             Verb::Get => keys::get(batch, arguments, replies),
-            Verb::Set => self.wrote(keys::set(batch, arguments, replies)),
+            Verb::Set if arguments.len() == 3 => self.wrote(keys::set(batch, arguments, replies)),
             Verb::Mget => keys::mget(batch, arguments, replies),
-            Verb::Mset => self.wrote(keys::mset(batch, arguments, replies)),
-            Verb::Del => self.wrote(keys::del(batch, arguments, replies)),
-            Verb::Exists => keys::exists(batch, arguments, replies),
-            Verb::Strlen => keys::strlen(batch, arguments, replies),
-            Verb::Type => keys::type_of(batch, arguments, replies),
-            Verb::Ttl => keys::ttl(batch, arguments, replies),
-            Verb::Dbsize => keys::dbsize(batch, replies),
+            Verb::Operate | Verb::Set => {
+                self.wrote(operate::operate(batch, command, arguments, replies));
+            }
             Verb::Scan => keys::scan(batch, arguments, replies),
             Verb::Keys => keys::keys(batch, arguments, replies),
-            Verb::MemoryUsage => keys::memory_usage(batch, arguments, replies),
+            Verb::Multi => self.transaction.begin(replies),
+            Verb::Exec => {
+                let written = self.transaction.execute(batch, replies);
+                self.wrote(written);
+            }
+            Verb::Discard => self.transaction.discard(replies),
+            Verb::Watch => self.transaction.watch(batch, arguments, replies),
+            Verb::Unwatch => self.transaction.unwatch(replies),
             Verb::Ping => ping(arguments, replies),
             Verb::Echo => replies.bulk(arguments.at(1)),
             Verb::Wait => return self.wait(arguments, replies),
@@ -321,7 +301,10 @@ impl Session {
             Verb::ConfigRewrite => {
                 replies.error("ERR The server is running without a config file");
             }
-            Verb::ModuleList => replies.array(0),
+            Verb::ModuleList | Verb::SlowlogGet | Verb::LatencyEmpty => replies.array(0),
+            Verb::SlowlogLen | Verb::LatencyReset => replies.integer(0),
+            Verb::SlowlogReset => replies.ok(),
+            Verb::AclWhoami => replies.bulk("default"),
             Verb::ClientGetname => match self.card.name() {
                 name if name.is_empty() => replies.null(),
                 name => replies.bulk(name),
@@ -491,7 +474,7 @@ impl Session {
         self.authenticated = shared.settings().password.is_none();
         self.protocol = Protocol::Resp2;
         self.replying = Replying::On;
-        self.abandons = false;
+        self.transaction = Transaction::default();
         replies.speak(Protocol::Resp2);
         replies.simple("RESET");
     }

@@ -5,16 +5,20 @@
 //! served; refused because its meaning needs an order that eventual mode does not have; or not
 //! supported yet. So a client is never told that a command it knows does not exist.
 
-use super::command::{Command, Flags, Group, Reason, Verb};
+use super::ask::{Ask, Asked, Misread, hashes, keys, lists, sets, sorted, text};
+use super::command::{Command, Flags, Group, Verb};
+use crate::protocol::operation::{Operation, Why};
 
-use Group::{Connection, Generic, Server, Text};
+use Group::{Connection, Generic, Hash, List, Server, Set, Sorted, Text, Together};
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE;
 const WRITE_MEMORY: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
+const WRITE_MEMORY_FAST: Flags = WRITE_MEMORY.and(Flags::FAST);
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const TOGETHER: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
 const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
 const DOOR: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
 const ABOUT_CLIENT: Flags = ALWAYS.and(Flags::NOSCRIPT);
@@ -42,37 +46,168 @@ const fn row(
         usage: "",
         keys: (0, 0, 0),
         subcommands: &[],
+        ask: None,
+    }
+}
+
+/// Describes an operation on keys, of which the first argument is one.
+const fn on(
+    ask: for<'a> fn(&Asked<'a>) -> Result<Operation<'a>, Misread>,
+    name: &'static str,
+    arity: i16,
+    flags: Flags,
+    group: Group,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    let mut command = row(Verb::Operate, name, arity, flags, group, since, summary);
+    command.ask = Some(Ask(ask));
+    command.keys = (1, 1, 1);
+    command
+}
+
+impl Command {
+    /// What else makes an operation of it, beside a way of its own.
+    const fn asking(
+        mut self,
+        ask: for<'a> fn(&Asked<'a>) -> Result<Operation<'a>, Misread>,
+    ) -> Self {
+        self.ask = Some(Ask(ask));
+        self
     }
 }
 
 /// Everything that a client can call. One command per line reads better than rustfmt's one argument.
 #[rustfmt::skip]
 pub(super) static SERVED: &[Command] = &[
-    row(Verb::Get, "get", 2, READ_FAST, Text, "1.0.0", "Returns the value of a key.").one_key(),
-    row(Verb::Set, "set", -3, WRITE_MEMORY, Text, "1.0.0", "Sets the value of a key.").one_key(),
-    row(Verb::Mget, "mget", -2, READ_FAST, Text, "1.0.0", "Returns the values of several keys.")
-        .all_keys(1),
-    row(Verb::Mset, "mset", -3, WRITE_MEMORY, Text, "1.0.1", "Sets several keys in one write.")
-        .all_keys(2),
-    row(Verb::Strlen, "strlen", 2, READ_FAST, Text, "2.2.0", "Returns the length of a value.")
-        .one_key(),
-    row(Verb::Del, "del", -2, WRITE, Generic, "1.0.0", "Deletes keys; says how many there were.")
-        .all_keys(1),
-    row(Verb::Del, "unlink", -2, WRITE_FAST, Generic, "4.0.0", "Deletes keys; here the same as DEL.")
-        .all_keys(1),
-    row(Verb::Exists, "exists", -2, READ_FAST, Generic, "1.0.0", "Counts which of the keys exist.")
-        .all_keys(1),
-    row(Verb::Exists, "touch", -2, READ_FAST, Generic, "3.2.1", "Counts which of the keys exist.")
-        .all_keys(1),
-    row(Verb::Type, "type", 2, READ_FAST, Generic, "1.0.0", "Returns the type of a key.").one_key(),
-    row(Verb::Ttl, "ttl", 2, READ_FAST, Generic, "1.0.0", "Says that a key has no deadline.")
-        .one_key(),
-    row(Verb::Ttl, "pttl", 2, READ_FAST, Generic, "2.6.0", "Says that a key has no deadline.")
-        .one_key(),
-    row(Verb::Keys, "keys", 2, READ, Generic, "1.0.0", "Returns all keys that match a pattern."),
-    row(Verb::Scan, "scan", -2, READ, Generic, "2.8.0", "Returns the keys, a few per call."),
+    row(Verb::Get, "get", 2, READ_FAST, Text, "1.0.0", "Returns the value of a key.").one_key().asking(text::get),
+    row(Verb::Set, "set", -3, WRITE_MEMORY, Text, "1.0.0", "Sets the value of a key.").one_key().asking(text::set),
+    row(Verb::Mget, "mget", -2, READ_FAST, Text, "1.0.0", "Returns the values of several keys.").all_keys(1).asking(text::mget),
+    on(text::setex, "setex", 4, WRITE_MEMORY, Text, "2.0.0", "Sets a value and its deadline in seconds."),
+    on(text::psetex, "psetex", 4, WRITE_MEMORY, Text, "2.6.0", "Sets a value and its deadline in milliseconds."),
+    on(text::setnx, "setnx", 3, WRITE_MEMORY_FAST, Text, "1.0.0", "Sets a key that does not exist."),
+    on(text::getset, "getset", 3, WRITE_MEMORY_FAST, Text, "1.0.0", "Sets a value and returns the one before."),
+    on(text::getdel, "getdel", 2, WRITE_FAST, Text, "6.2.0", "Returns a value and deletes its key."),
+    on(text::getex, "getex", -2, WRITE_FAST, Text, "6.2.0", "Returns a value and sets its deadline."),
+    on(text::mset, "mset", -3, WRITE_MEMORY, Text, "1.0.1", "Sets several keys in one write.").all_keys(2),
+    on(text::msetnx, "msetnx", -3, WRITE_MEMORY, Text, "1.0.1", "Sets several keys if none exists.").all_keys(2),
+    on(text::append, "append", 3, WRITE_MEMORY_FAST, Text, "2.0.0", "Adds bytes to the end of a value."),
+    on(text::strlen, "strlen", 2, READ_FAST, Text, "2.2.0", "Returns the length of a value."),
+    on(text::getrange, "getrange", 4, READ, Text, "2.4.0", "Returns part of a value."),
+    on(text::getrange, "substr", 4, READ, Text, "1.0.0", "Returns part of a value."),
+    on(text::setrange, "setrange", 4, WRITE_MEMORY, Text, "2.2.0", "Overwrites part of a value."),
+    on(text::incr, "incr", 2, WRITE_MEMORY_FAST, Text, "1.0.0", "Adds one to a number."),
+    on(text::decr, "decr", 2, WRITE_MEMORY_FAST, Text, "1.0.0", "Takes one from a number."),
+    on(text::incrby, "incrby", 3, WRITE_MEMORY_FAST, Text, "1.0.0", "Adds to a number."),
+    on(text::decrby, "decrby", 3, WRITE_MEMORY_FAST, Text, "1.0.0", "Takes from a number."),
+    on(text::incrbyfloat, "incrbyfloat", 3, WRITE_MEMORY_FAST, Text, "2.6.0", "Adds to a number with a fraction."),
+    on(keys::del, "del", -2, WRITE, Generic, "1.0.0", "Deletes keys; says how many there were.").all_keys(1),
+    on(keys::del, "unlink", -2, WRITE_FAST, Generic, "4.0.0", "Deletes keys; here the same as DEL.").all_keys(1),
+    on(keys::exists, "exists", -2, READ_FAST, Generic, "1.0.0", "Counts which of the keys exist.").all_keys(1),
+    on(keys::exists, "touch", -2, READ_FAST, Generic, "3.2.1", "Counts which of the keys exist.").all_keys(1),
+    on(keys::type_of, "type", 2, READ_FAST, Generic, "1.0.0", "Returns the type of a key."),
+    on(keys::rename, "rename", 3, WRITE, Generic, "1.0.0", "Gives a key another name.").some_keys(1, 2),
+    on(keys::renamenx, "renamenx", 3, WRITE_FAST, Generic, "1.0.0", "Gives a key another name that is free.").some_keys(1, 2),
+    on(keys::copy, "copy", -3, WRITE_MEMORY, Generic, "6.2.0", "Copies a key.").some_keys(1, 2),
+    on(keys::expire, "expire", -3, WRITE_FAST, Generic, "1.0.0", "Sets a deadline in seconds from now."),
+    on(keys::pexpire, "pexpire", -3, WRITE_FAST, Generic, "2.6.0", "Sets a deadline in milliseconds from now."),
+    on(keys::expireat, "expireat", -3, WRITE_FAST, Generic, "1.2.0", "Sets a deadline in seconds since 1970."),
+    on(keys::pexpireat, "pexpireat", -3, WRITE_FAST, Generic, "2.6.0", "Sets a deadline in milliseconds since 1970."),
+    on(keys::persist, "persist", 2, WRITE_FAST, Generic, "2.2.0", "Takes a deadline away."),
+    on(keys::ttl, "ttl", 2, READ_FAST, Generic, "1.0.0", "Returns the seconds to a key's deadline."),
+    on(keys::pttl, "pttl", 2, READ_FAST, Generic, "2.6.0", "Returns the milliseconds to a key's deadline."),
+    on(keys::expiretime, "expiretime", 2, READ_FAST, Generic, "7.0.0", "Returns a key's deadline in seconds since 1970."),
+    on(keys::pexpiretime, "pexpiretime", 2, READ_FAST, Generic, "7.0.0", "Returns a key's deadline in milliseconds since 1970."),
+    on(keys::randomkey, "randomkey", 1, READ, Generic, "1.0.0", "Returns any key.").no_key(),
+    on(keys::flush, "flushall", -1, WRITE, Server, "1.0.0", "Deletes all keys.").no_key(),
+    on(keys::flush, "flushdb", -1, WRITE, Server, "1.0.0", "Deletes all keys.").no_key(),
+    row(Verb::Keys, "keys", 2, READ, Generic, "1.0.0", "Returns all keys that match a pattern.").asking(keys::keys),
+    row(Verb::Scan, "scan", -2, READ, Generic, "2.8.0", "Returns the keys, a few per call.").asking(keys::scan),
+    on(keys::dbsize, "dbsize", 1, READ_FAST, Server, "1.0.0", "Returns the number of keys.").no_key(),
+    row(Verb::Object, "object", -2, Flags::NONE, Generic, "2.2.3", "About the inside of values.").with(OBJECT),
+    on(hashes::hset, "hset", -4, WRITE_MEMORY_FAST, Hash, "2.0.0", "Sets fields of a hash."),
+    on(hashes::hmset, "hmset", -4, WRITE_MEMORY_FAST, Hash, "2.0.0", "Sets fields of a hash."),
+    on(hashes::hsetnx, "hsetnx", 4, WRITE_MEMORY_FAST, Hash, "2.0.0", "Sets a field that does not exist."),
+    on(hashes::hget, "hget", 3, READ_FAST, Hash, "2.0.0", "Returns a field of a hash."),
+    on(hashes::hmget, "hmget", -3, READ_FAST, Hash, "2.0.0", "Returns fields of a hash."),
+    on(hashes::hdel, "hdel", -3, WRITE_FAST, Hash, "2.0.0", "Deletes fields of a hash."),
+    on(hashes::hexists, "hexists", 3, READ_FAST, Hash, "2.0.0", "Says whether a field exists."),
+    on(hashes::hlen, "hlen", 2, READ_FAST, Hash, "2.0.0", "Counts the fields of a hash."),
+    on(hashes::hkeys, "hkeys", 2, READ, Hash, "2.0.0", "Returns the names of all fields."),
+    on(hashes::hvals, "hvals", 2, READ, Hash, "2.0.0", "Returns the values of all fields."),
+    on(hashes::hgetall, "hgetall", 2, READ, Hash, "2.0.0", "Returns all fields with their values."),
+    on(hashes::hstrlen, "hstrlen", 3, READ_FAST, Hash, "3.2.0", "Returns the length of a field's value."),
+    on(hashes::hincrby, "hincrby", 4, WRITE_MEMORY_FAST, Hash, "2.0.0", "Adds to the number in a field."),
+    on(hashes::hincrbyfloat, "hincrbyfloat", 4, WRITE_MEMORY_FAST, Hash, "2.6.0", "Adds to the number with a fraction in a field."),
+    on(hashes::hrandfield, "hrandfield", -2, READ, Hash, "6.2.0", "Returns fields at random."),
+    on(hashes::hscan, "hscan", -3, READ, Hash, "2.8.0", "Returns the fields, a few per call."),
+    on(sets::sadd, "sadd", -3, WRITE_MEMORY_FAST, Set, "1.0.0", "Adds members to a set."),
+    on(sets::srem, "srem", -3, WRITE_FAST, Set, "1.0.0", "Removes members from a set."),
+    on(sets::smembers, "smembers", 2, READ, Set, "1.0.0", "Returns all members of a set."),
+    on(sets::sismember, "sismember", 3, READ_FAST, Set, "1.0.0", "Says whether a set has a member."),
+    on(sets::smismember, "smismember", -3, READ_FAST, Set, "6.2.0", "Says which members a set has."),
+    on(sets::scard, "scard", 2, READ_FAST, Set, "1.0.0", "Counts the members of a set."),
+    on(sets::spop, "spop", -2, WRITE_FAST, Set, "1.0.0", "Takes members out at random."),
+    on(sets::srandmember, "srandmember", -2, READ, Set, "1.0.0", "Returns members at random."),
+    on(sets::smove, "smove", 4, WRITE_FAST, Set, "1.0.0", "Moves a member to another set.").some_keys(1, 2),
+    on(sets::sinter, "sinter", -2, READ, Set, "1.0.0", "Returns what is in all sets.").all_keys(1),
+    on(sets::sunion, "sunion", -2, READ, Set, "1.0.0", "Returns what is in any set.").all_keys(1),
+    on(sets::sdiff, "sdiff", -2, READ, Set, "1.0.0", "Returns what is in the first set only.").all_keys(1),
+    on(sets::sinterstore, "sinterstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in all sets.").all_keys(1),
+    on(sets::sunionstore, "sunionstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in any set.").all_keys(1),
+    on(sets::sdiffstore, "sdiffstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in the first set only.").all_keys(1),
+    on(sets::sintercard, "sintercard", -3, READ, Set, "7.0.0", "Counts what is in all sets.").no_key(),
+    on(sets::sscan, "sscan", -3, READ, Set, "2.8.0", "Returns the members, a few per call."),
+    on(lists::lpush, "lpush", -3, WRITE_MEMORY_FAST, List, "1.0.0", "Adds elements in front."),
+    on(lists::rpush, "rpush", -3, WRITE_MEMORY_FAST, List, "1.0.0", "Adds elements at the end."),
+    on(lists::lpushx, "lpushx", -3, WRITE_MEMORY_FAST, List, "2.2.0", "Adds elements in front of a list that exists."),
+    on(lists::rpushx, "rpushx", -3, WRITE_MEMORY_FAST, List, "2.2.0", "Adds elements at the end of a list that exists."),
+    on(lists::lpop, "lpop", -2, WRITE_FAST, List, "1.0.0", "Takes elements from the front."),
+    on(lists::rpop, "rpop", -2, WRITE_FAST, List, "1.0.0", "Takes elements from the end."),
+    on(lists::lmpop, "lmpop", -4, WRITE, List, "7.0.0", "Takes elements from the first list that exists.").no_key(),
+    on(lists::lrange, "lrange", 4, READ, List, "1.0.0", "Returns elements of a list."),
+    on(lists::llen, "llen", 2, READ_FAST, List, "1.0.0", "Counts the elements of a list."),
+    on(lists::lindex, "lindex", 3, READ, List, "1.0.0", "Returns an element of a list."),
+    on(lists::lset, "lset", 4, WRITE_MEMORY, List, "1.0.0", "Replaces an element of a list."),
+    on(lists::linsert, "linsert", 5, WRITE_MEMORY, List, "2.2.0", "Adds an element beside another."),
+    on(lists::lrem, "lrem", 4, WRITE, List, "1.0.0", "Removes elements that are equal to a value."),
+    on(lists::ltrim, "ltrim", 4, WRITE, List, "1.0.0", "Removes all elements outside a range."),
+    on(lists::lmove, "lmove", 5, WRITE_MEMORY, List, "6.2.0", "Moves an element to another list.").some_keys(1, 2),
+    on(lists::rpoplpush, "rpoplpush", 3, WRITE_MEMORY, List, "1.2.0", "Moves the last element to the front of another list.").some_keys(1, 2),
+    on(lists::lpos, "lpos", -3, READ, List, "6.0.6", "Says where elements stand."),
+    on(sorted::zadd, "zadd", -4, WRITE_MEMORY_FAST, Sorted, "1.2.0", "Adds members with scores."),
+    on(sorted::zincrby, "zincrby", 4, WRITE_MEMORY_FAST, Sorted, "1.2.0", "Adds to the score of a member."),
+    on(sorted::zrem, "zrem", -3, WRITE_FAST, Sorted, "1.2.0", "Removes members."),
+    on(sorted::zscore, "zscore", 3, READ_FAST, Sorted, "1.2.0", "Returns the score of a member."),
+    on(sorted::zmscore, "zmscore", -3, READ_FAST, Sorted, "6.2.0", "Returns the scores of members."),
+    on(sorted::zcard, "zcard", 2, READ_FAST, Sorted, "1.2.0", "Counts the members of a sorted set."),
+    on(sorted::zcount, "zcount", 4, READ_FAST, Sorted, "2.0.0", "Counts the members in a range of scores."),
+    on(sorted::zlexcount, "zlexcount", 4, READ_FAST, Sorted, "2.8.9", "Counts the members in a range of names."),
+    on(sorted::zrange, "zrange", -4, READ, Sorted, "1.2.0", "Returns members in a range."),
+    on(sorted::zrangestore, "zrangestore", -5, WRITE_MEMORY, Sorted, "6.2.0", "Stores members in a range.").some_keys(1, 2),
+    on(sorted::zrevrange, "zrevrange", -4, READ, Sorted, "1.2.0", "Returns members in a range, backwards."),
+    on(sorted::zrangebyscore, "zrangebyscore", -4, READ, Sorted, "1.0.5", "Returns members in a range of scores."),
+    on(sorted::zrevrangebyscore, "zrevrangebyscore", -4, READ, Sorted, "2.2.0", "Returns members in a range of scores, backwards."),
+    on(sorted::zrangebylex, "zrangebylex", -4, READ, Sorted, "2.8.9", "Returns members in a range of names."),
+    on(sorted::zrevrangebylex, "zrevrangebylex", -4, READ, Sorted, "2.8.9", "Returns members in a range of names, backwards."),
+    on(sorted::zrank, "zrank", -3, READ_FAST, Sorted, "2.0.0", "Returns the rank of a member."),
+    on(sorted::zrevrank, "zrevrank", -3, READ_FAST, Sorted, "2.0.0", "Returns the rank of a member from the end."),
+    on(sorted::zpopmin, "zpopmin", -2, WRITE_FAST, Sorted, "5.0.0", "Takes the members with the least scores."),
+    on(sorted::zpopmax, "zpopmax", -2, WRITE_FAST, Sorted, "5.0.0", "Takes the members with the greatest scores."),
+    on(sorted::zremrangebyrank, "zremrangebyrank", 4, WRITE, Sorted, "2.0.0", "Removes members in a range of ranks."),
+    on(sorted::zremrangebyscore, "zremrangebyscore", 4, WRITE, Sorted, "1.2.0", "Removes members in a range of scores."),
+    on(sorted::zremrangebylex, "zremrangebylex", 4, WRITE, Sorted, "2.8.9", "Removes members in a range of names."),
+    on(sorted::zrandmember, "zrandmember", -2, READ, Sorted, "6.2.0", "Returns members at random."),
+    on(sorted::zscan, "zscan", -3, READ, Sorted, "2.8.0", "Returns the members, a few per call."),
+    row(Verb::Multi, "multi", 1, TOGETHER, Together, "1.2.0", "Begins a transaction."),
+    row(Verb::Exec, "exec", 1, TOGETHER, Together, "1.2.0", "Executes a transaction."),
+    row(Verb::Discard, "discard", 1, TOGETHER, Together, "2.0.0", "Drops a transaction."),
+    row(Verb::Watch, "watch", -2, TOGETHER, Together, "2.2.0", "Lets the next transaction depend on keys.").all_keys(1),
+    row(Verb::Unwatch, "unwatch", 1, TOGETHER, Together, "2.2.0", "Lets it depend on nothing."),
+    row(Verb::Slowlog, "slowlog", -2, Flags::NONE, Server, "2.2.12", "About slow commands, which are not kept.").with(SLOWLOG),
+    row(Verb::Latency, "latency", -2, Flags::NONE, Server, "2.8.13", "About delays, which are not kept.").with(LATENCY),
+    row(Verb::Acl, "acl", -2, Flags::NONE, Server, "6.0.0", "About users.").with(ACL),
     row(Verb::Wait, "wait", 3, Flags::NOSCRIPT, Generic, "3.0.0", WAIT_SUMMARY),
-    row(Verb::Dbsize, "dbsize", 1, READ_FAST, Server, "1.0.0", "Returns the number of keys."),
     row(Verb::Info, "info", -1, ALWAYS, Server, "1.0.0", "Returns facts and counters of this node."),
     row(Verb::Time, "time", 1, ALWAYS_FAST, Server, "2.6.0", "Returns this node's clock."),
     row(Verb::Role, "role", 1, ABOUT_CLIENT.and(Flags::FAST), Server, "2.8.12", ROLE_SUMMARY),
@@ -146,9 +281,42 @@ static CONFIG: &[Command] = &[
 #[rustfmt::skip]
 static MEMORY: &[Command] = &[
     row(Verb::MemoryHelp, "memory|help", 2, ALWAYS, Server, "5.0.0", HELP_SUMMARY),
-    row(Verb::MemoryUsage, "memory|usage", -3, READ, Server, "4.0.0", "Estimates the bytes that a key takes.")
+    on(keys::memory_usage, "memory|usage", -3, READ, Server, "4.0.0", "Estimates the bytes that a key takes.")
         .taking("<key> [SAMPLES <count>]")
         .second_key(),
+];
+
+#[rustfmt::skip]
+static OBJECT: &[Command] = &[
+    on(keys::object_encoding, "object|encoding", 3, READ, Generic, "2.2.3", "Says how Redis would keep a value like this.")
+        .taking("<key>")
+        .second_key(),
+    row(Verb::ObjectHelp, "object|help", 2, ALWAYS, Generic, "6.2.0", HELP_SUMMARY),
+];
+
+#[rustfmt::skip]
+static SLOWLOG: &[Command] = &[
+    row(Verb::SlowlogGet, "slowlog|get", -2, ADMIN, Server, "2.2.12", "Answers that there are none.")
+        .taking("[<count>]"),
+    row(Verb::SlowlogHelp, "slowlog|help", 2, ALWAYS, Server, "6.2.0", HELP_SUMMARY),
+    row(Verb::SlowlogLen, "slowlog|len", 2, ADMIN, Server, "2.2.12", "Answers that there are none."),
+    row(Verb::SlowlogReset, "slowlog|reset", 2, ADMIN, Server, "2.2.12", "Does nothing."),
+];
+
+#[rustfmt::skip]
+static LATENCY: &[Command] = &[
+    row(Verb::LatencyHelp, "latency|help", 2, ALWAYS, Server, "2.8.13", HELP_SUMMARY),
+    row(Verb::LatencyEmpty, "latency|history", 3, ADMIN, Server, "2.8.13", "Answers that there are none.")
+        .taking("<event>"),
+    row(Verb::LatencyEmpty, "latency|latest", 2, ADMIN, Server, "2.8.13", "Answers that there are none."),
+    row(Verb::LatencyReset, "latency|reset", -2, ADMIN, Server, "2.8.13", "Does nothing.")
+        .taking("[<event> ...]"),
+];
+
+#[rustfmt::skip]
+static ACL: &[Command] = &[
+    row(Verb::AclHelp, "acl|help", 2, ALWAYS, Server, "6.0.0", HELP_SUMMARY),
+    row(Verb::AclWhoami, "acl|whoami", 2, ABOUT_CLIENT, Server, "6.0.0", "Names the only user."),
 ];
 
 #[rustfmt::skip]
@@ -158,81 +326,44 @@ static MODULE: &[Command] = &[
 ];
 
 /// Commands whose meaning needs an order that eventual mode does not have.
-pub(super) static NEEDS_ORDER: &[(&str, Reason)] = &[
-    ("append", Reason::Condition),
-    ("bitfield", Reason::Condition),
-    ("blmove", Reason::Take),
-    ("blmpop", Reason::Take),
-    ("blpop", Reason::Take),
-    ("brpop", Reason::Take),
-    ("brpoplpush", Reason::Take),
-    ("bzmpop", Reason::Take),
-    ("bzpopmax", Reason::Take),
-    ("bzpopmin", Reason::Take),
-    ("copy", Reason::Condition),
-    ("decr", Reason::Count),
-    ("decrby", Reason::Count),
-    ("discard", Reason::Together),
-    ("eval", Reason::Together),
-    ("evalsha", Reason::Together),
-    ("exec", Reason::Together),
-    ("fcall", Reason::Together),
-    ("getdel", Reason::Condition),
-    ("getset", Reason::Condition),
-    ("hincrby", Reason::Count),
-    ("hincrbyfloat", Reason::Count),
-    ("hsetnx", Reason::Condition),
-    ("incr", Reason::Count),
-    ("incrby", Reason::Count),
-    ("incrbyfloat", Reason::Count),
-    ("linsert", Reason::Condition),
-    ("lmove", Reason::Take),
-    ("lmpop", Reason::Take),
-    ("lpop", Reason::Take),
-    ("lpushx", Reason::Condition),
-    ("lset", Reason::Condition),
-    ("move", Reason::Condition),
-    ("msetnx", Reason::Condition),
-    ("multi", Reason::Together),
-    ("rename", Reason::Condition),
-    ("renamenx", Reason::Condition),
-    ("rpop", Reason::Take),
-    ("rpoplpush", Reason::Take),
-    ("rpushx", Reason::Condition),
-    ("setbit", Reason::Condition),
-    ("setnx", Reason::Condition),
-    ("setrange", Reason::Condition),
-    ("smove", Reason::Condition),
-    ("spop", Reason::Take),
-    ("unwatch", Reason::Together),
-    ("watch", Reason::Together),
-    ("zincrby", Reason::Count),
-    ("zmpop", Reason::Take),
-    ("zpopmax", Reason::Take),
-    ("zpopmin", Reason::Take),
+pub(super) static NEEDS_ORDER: &[(&str, Why)] = &[
+    ("bitfield", Why::Condition),
+    ("blmove", Why::Take),
+    ("blmpop", Why::Take),
+    ("blpop", Why::Take),
+    ("brpop", Why::Take),
+    ("brpoplpush", Why::Take),
+    ("bzmpop", Why::Take),
+    ("bzpopmax", Why::Take),
+    ("bzpopmin", Why::Take),
+    ("eval", Why::Together),
+    ("evalsha", Why::Together),
+    ("fcall", Why::Together),
+    ("move", Why::Condition),
+    ("setbit", Why::Condition),
+    ("zmpop", Why::Take),
 ];
 
 /// The other commands of Redis 7 that no client can call here yet.
 #[rustfmt::skip]
 pub(super) static NOT_YET: &[&str] = &[
-    "acl", "asking", "bgrewriteaof", "bgsave", "bitcount", "bitfield_ro", "bitop", "bitpos",
-    "cluster", "debug", "dump", "eval_ro", "evalsha_ro", "expire", "expireat", "expiretime",
-    "failover", "fcall_ro", "flushall", "flushdb", "function", "geoadd", "geodist", "geohash",
+    "asking", "bgrewriteaof", "bgsave", "bitcount", "bitfield_ro", "bitop", "bitpos",
+    "cluster", "debug", "dump", "eval_ro", "evalsha_ro",
+    "failover", "fcall_ro", "function", "geoadd", "geodist", "geohash",
     "geopos", "georadius", "georadius_ro", "georadiusbymember", "georadiusbymember_ro", "geosearch",
-    "geosearchstore", "getbit", "getex", "getrange", "hdel", "hexists", "hget", "hgetall", "hkeys",
-    "hlen", "hmget", "hmset", "hrandfield", "hscan", "hset", "hstrlen", "hvals", "lastsave",
-    "latency", "lcs", "lindex", "llen", "lolwut", "lpos", "lpush", "lrange", "lrem", "ltrim",
-    "migrate", "monitor", "object", "persist", "pexpire", "pexpireat", "pexpiretime", "pfadd",
-    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psetex", "psubscribe", "psync", "publish",
-    "pubsub", "punsubscribe", "randomkey", "readonly", "readwrite", "replconf", "replicaof",
-    "restore", "restore-asking", "rpush", "sadd", "save", "scard", "script", "sdiff", "sdiffstore",
-    "setex", "shutdown", "sinter", "sintercard", "sinterstore", "sismember", "slaveof", "slowlog",
-    "smembers", "smismember", "sort", "sort_ro", "spublish", "srandmember", "srem", "sscan",
-    "ssubscribe", "subscribe", "substr", "sunion", "sunionstore", "sunsubscribe", "swapdb", "sync",
+    "geosearchstore", "getbit",
+    "lastsave",
+    "lcs", "lolwut",
+    "migrate", "monitor", "pfadd",
+    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psubscribe", "psync", "publish",
+    "pubsub", "punsubscribe", "readonly", "readwrite", "replconf", "replicaof",
+    "restore", "restore-asking", "save", "script",
+    "shutdown", "slaveof",
+    "sort", "sort_ro", "spublish",
+    "ssubscribe", "subscribe", "sunsubscribe", "swapdb", "sync",
     "unsubscribe", "xack", "xadd", "xautoclaim", "xclaim", "xdel", "xgroup", "xinfo", "xlen",
-    "xpending", "xrange", "xread", "xreadgroup", "xrevrange", "xsetid", "xtrim", "zadd", "zcard",
-    "zcount", "zdiff", "zdiffstore", "zinter", "zintercard", "zinterstore", "zlexcount", "zmscore",
-    "zrandmember", "zrange", "zrangebylex", "zrangebyscore", "zrangestore", "zrank", "zrem",
-    "zremrangebylex", "zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebylex",
-    "zrevrangebyscore", "zrevrank", "zscan", "zscore", "zunion", "zunionstore",
+    "xpending", "xrange", "xread", "xreadgroup", "xrevrange", "xsetid", "xtrim",
+    "zdiff", "zdiffstore", "zinter", "zintercard", "zinterstore",
+
+    "zunion", "zunionstore",
 ];

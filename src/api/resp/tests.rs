@@ -142,8 +142,6 @@ fn set_has_options() {
         )
     };
     let syntax = "-ERR syntax error\r\n";
-    let deadline = "-ERR 'SET' with a deadline is not supported yet by Quorumor; its keys do not \
-                    expire\r\n";
     Client::to(&door)
         .says("SET k v KEEPTTL", "+OK\r\n")
         .says("SET k w NX", &strong("SET ... NX"))
@@ -151,8 +149,11 @@ fn set_has_options() {
         .says("SET k w GET", &strong("SET ... GET"))
         .says("SET k w NX EX 10", &strong("SET ... NX"))
         .says("SETNX k w", &strong("SETNX"))
-        .says("SET k w EX 10", deadline)
-        .says("SET k w pxat 10", deadline)
+        .says("SET e w EX 100", "+OK\r\n")
+        .says("TTL e", ":100\r\n")
+        .says("SET e w KEEPTTL\r\nTTL e", "+OK\r\n:100\r\n")
+        .says("SET e w\r\nTTL e", "+OK\r\n:-1\r\n")
+        .says("SET e w pxat 10\r\nGET e", "+OK\r\n$-1\r\n")
         .says("SET k w EX 0", "-ERR invalid expire time in 'set' command\r\n")
         .says("SET k w EX x", "-ERR value is not an integer or out of range\r\n")
         .says("SET k w EX", syntax)
@@ -221,8 +222,8 @@ fn small_talk() {
              config; settings are given when the node starts\r\n",
         )
         .says(
-            "LPUSH a b",
-            "-ERR 'LPUSH' is not supported yet by Quorumor; COMMAND LIST names what is\r\n",
+            "XADD a b",
+            "-ERR 'XADD' is not supported yet by Quorumor; COMMAND LIST names what is\r\n",
         )
         .says("FOO a", "-ERR unknown command 'FOO', with args beginning with: 'a' \r\n")
         .says("COMMAND GETKEYS GET k", "*1\r\n$1\r\nk\r\n")
@@ -532,30 +533,68 @@ fn leaving_ends_a_wait() {
     until("it leaves", || door.clients() == 0);
 }
 
-/// Story: a transaction is refused as a whole, although its clients send it in one go.
+/// Story: what stands between MULTI and EXEC is one write; what is refused spoils all of it, and what
+/// needs an order is refused when it is queued.
 #[test]
-fn transactions_are_refused_whole() {
+fn transactions_are_one_write() {
     let door = open(Settings::default());
-    let refused = |what: &str| {
+    let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    let strong = |what: &str, why: &str| {
         format!(
-            "-NEEDSSTRONG '{what}' makes several commands one, and another peer's writes could fall \
-             between them. It needs strong mode (nodes started with --consistency strong), which this \
-             version does not have yet\r\n"
+            "-NEEDSSTRONG '{what}' {why}. It needs strong mode (nodes started with --consistency \
+             strong), which this version does not have yet\r\n"
         )
     };
-    let multi = refused("MULTI");
-    let not = "-NEEDSSTRONG not executed, because it belongs to a transaction that was refused\r\n";
-    let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    let take =
+        "gives an element to one client only, and two peers could give it away at the same time";
+    let together = "makes several commands one, and another peer's writes could fall between them";
     Client::to(&door)
-        .says("MULTI\r\nSET k v\r\nEXEC\r\nGET k", &format!("{multi}{not}{abort}$-1\r\n"))
+        .says("MULTI\r\nSET k v\r\nGET k\r\nINCR n\r\nINCR k\r\nEXEC", "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$1\r\nv\r\n:1\r\n-ERR value is not an integer or out of range\r\n")
+        .says("MULTI\r\nSET k w\r\nDISCARD\r\nGET k", "+OK\r\n+QUEUED\r\n+OK\r\n$1\r\nv\r\n")
+        .says("MULTI\r\nRESET\r\nGET k", "+OK\r\n+RESET\r\n$1\r\nv\r\n")
+        .says("MULTI\r\nGET\r\nSET k w\r\nEXEC", &format!("+OK\r\n-ERR wrong number of arguments for 'get' command\r\n+QUEUED\r\n{abort}"))
+        .says("MULTI\r\nLPOP l\r\nEXEC\r\nGET k", &format!("+OK\r\n{}{abort}$1\r\nv\r\n", strong("LPOP", take)))
+        .says("MULTI\r\nMULTI\r\nEXEC", "+OK\r\n-ERR MULTI calls can not be nested\r\n*0\r\n")
+        .says("MULTI\r\nPING\r\nEXEC", &format!("+OK\r\n-ERR this command cannot be part of a transaction here\r\n{abort}"))
+        .says("EXEC", "-ERR EXEC without MULTI\r\n")
+        .says("DISCARD", "-ERR DISCARD without MULTI\r\n")
+        .says("WATCH k", &strong("WATCH", together));
+}
+
+/// Story: every kind of value comes and goes, and none is taken for another.
+#[test]
+fn values_have_kinds() {
+    let door = open(Settings::default());
+    let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    Client::to(&door)
         .says(
-            "MULTI\r\nSET k v\r\nDISCARD\r\nGET k",
-            &format!("{multi}{not}{}$-1\r\n", refused("DISCARD")),
+            "HSET h a 1 b 2\r\nHSET h a 3\r\nHGETALL h",
+            ":2\r\n:0\r\n*4\r\n$1\r\na\r\n$1\r\n3\r\n$1\r\nb\r\n$1\r\n2\r\n",
         )
-        .says("MULTI\r\nRESET\r\nGET k", &format!("{multi}+RESET\r\n$-1\r\n"))
-        .says("MULTI", &multi)
-        .says("GET k", "$-1\r\n")
-        .says("EXEC", &refused("EXEC"));
+        .says("SADD s x y x\r\nSREM s y z\r\nSMEMBERS s", ":2\r\n:1\r\n*1\r\n$1\r\nx\r\n")
+        .says(
+            "RPUSH l a b\r\nLPUSH l c d\r\nLRANGE l 0 -1",
+            ":2\r\n:4\r\n*4\r\n$1\r\nd\r\n$1\r\nc\r\n$1\r\na\r\n$1\r\nb\r\n",
+        )
+        .says(
+            "ZADD z 2 b 1 a\r\nZRANGE z 0 -1 WITHSCORES",
+            ":2\r\n*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n2\r\n",
+        )
+        .says("SET n 5\r\nINCRBY n 10\r\nDECR n\r\nGET n", "+OK\r\n:15\r\n:14\r\n$2\r\n14\r\n")
+        .says("GET h", wrong)
+        .says("INCR h", wrong)
+        .says("LPUSH h x", wrong)
+        .says("HGET s x", wrong)
+        .says("TYPE h\r\nTYPE s\r\nTYPE l\r\nTYPE z", "+hash\r\n+set\r\n+list\r\n+zset\r\n")
+        .says("SCAN 0 TYPE list", "*2\r\n$1\r\n0\r\n*1\r\n$1\r\nl\r\n")
+        .says("SET h now\r\nGET h\r\nHGETALL h", &format!("+OK\r\n$3\r\nnow\r\n{wrong}"))
+        .says("EXPIRE l 100\r\nTTL l\r\nPERSIST l\r\nTTL l", ":1\r\n:100\r\n:1\r\n:-1\r\n")
+        .says("EXPIRE l -1\r\nEXISTS l", ":1\r\n:0\r\n")
+        .says(
+            "SET big 9223372036854775807\r\nINCR big",
+            "+OK\r\n-ERR increment or decrement would overflow\r\n",
+        )
+        .says("DBSIZE\r\nFLUSHALL\r\nDBSIZE", ":5\r\n+OK\r\n:0\r\n");
 }
 
 /// Story: what is written at one peer is read at another, and WAIT tells when.

@@ -37,6 +37,8 @@ pub enum Only {
     Later,
     /// If it is earlier than the one there is, or there is none.
     Earlier,
+    /// If there is one, and it is earlier than that.
+    PresentEarlier,
 }
 
 /// An operation on keys of any kind.
@@ -243,6 +245,7 @@ fn expire_at(desk: &mut Desk<'_>, key: &[u8], at: i64, only: Only) -> Answer {
         (Only::Present, old) => old.is_some(),
         (Only::Later, old) => old.is_some_and(|old| at > old),
         (Only::Earlier, old) => old.is_none_or(|old| at < old),
+        (Only::PresentEarlier, old) => old.is_some_and(|old| at < old),
     };
     if done {
         desk.expire(key, at);

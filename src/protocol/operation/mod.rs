@@ -38,7 +38,7 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{CellWrite, is_reserved};
+use super::cell::CellWrite;
 use super::codec::DEPTH_MAX;
 use super::id::Origin;
 use super::store::{Reader, Store};
@@ -263,7 +263,11 @@ pub fn execute(
 ) -> Executed {
     let mut desk = Desk::new(store.reader(), Some(store), moment, mode, origin);
     let answer = perform(&mut desk, operation);
-    Executed { cells: desk.into_cells(), answer }
+    let cells = desk.into_cells();
+    match cells.iter().any(|cell| cell.key.is_reserved()) {
+        false => Executed { cells, answer },
+        true => Executed { cells: Vec::new(), answer: Refused::Reserved.into() },
+    }
 }
 
 /// Answers an operation that only reads, past the shard. One that needs more than the keys it names,
@@ -281,9 +285,6 @@ fn perform(desk: &mut Desk<'_>, operation: &Operation<'_>) -> Answer {
         && let Some(why) = operation.needs_order()
     {
         return Refused::NeedsOrder(why).into();
-    }
-    if operation.is_write() && operation.keys().iter().any(|key| is_reserved(key)) {
-        return Refused::Reserved.into();
     }
     perform_allowed(desk, operation).unwrap_or_else(Answer::Refused)
 }

@@ -104,6 +104,13 @@ impl Store {
         self.books.fingerprint = fingerprint;
     }
 
+    /// Removes every tombstone.
+    #[cfg(test)]
+    pub(crate) fn collect_everything(&mut self) {
+        let dots: Vec<Dot> = self.books.tombstones.iter().copied().collect();
+        dots.into_iter().for_each(|dot| drop(self.collect(dot)));
+    }
+
     /// Spoils a string behind the books' back, or takes it away, as a bad memory would.
     #[cfg(test)]
     pub(in crate::protocol) fn spoil(&mut self, key: &[u8], content: Option<&[u8]>) {
