@@ -16,6 +16,7 @@
 //! - what was deleted here stays deleted, even where the tombstone has been collected and so is not in
 //!   the attic. What this node held (`had`) and neither shows nor has put away was deleted: where the
 //!   donor brings such a version, it is deleted once more;
+//! - of several versions of a cell that were put away only the latest is made anew;
 //! - it does not happen too often: two nodes that distrust each other do not do so for ever.
 //!
 //! If there is nobody left to fill from, since all others begin anew as well, what is in the attic is
@@ -126,6 +127,20 @@ impl Fill {
     /// Takes note of who did not let this node in, and how many dots its horizon has.
     pub(super) fn fenced(&mut self, by: NodeId, horizon_dots: u64) {
         (self.fenced_by, self.horizon_dots_min) = (Some(by), horizon_dots);
+    }
+
+    /// The greatest stamp of each cell that was put away or written since. There may be several: a
+    /// node that dies while it fills itself puts away once more what has come since, and so does one
+    /// whose donor fails. To make an older one anew would put it above the later one.
+    fn latest(&self) -> BTreeMap<(&Key, &Field), Stamp> {
+        let own = self.own.values().map(|(stamp, _, cell)| (stamp, cell));
+        let mut latest = BTreeMap::new();
+        for (stamp, cell) in self.attic.cells.values().map(|(stamp, cell)| (stamp, cell)).chain(own)
+        {
+            let greatest = latest.entry((&cell.key, &cell.field)).or_insert(*stamp);
+            *greatest = (*greatest).max(*stamp);
+        }
+        latest
     }
 
     pub(super) fn donor(&self) -> Option<NodeId> {
@@ -311,17 +326,19 @@ impl Shard {
                     && cell.content != Content::Tombstone
             })
             .collect();
+        let latest = fill.latest();
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
-        for (stamp, dot, mut cell) in fill.own.into_values() {
+        for (stamp, dot, mut cell) in fill.own.values().cloned() {
             // The origin may have changed meanwhile.
             if dot.origin != origin {
                 cell.seen.insert(dot);
             }
             again.entry(stamp).or_default().push((dot, cell));
         }
-        for (dot, (stamp, cell)) in fill.attic.cells {
+        for (dot, (stamp, cell)) in &fill.attic.cells {
+            let (dot, stamp) = (*dot, *stamp);
             if !self.vector.contains(dot) {
-                let mut cell = cell;
+                let mut cell = cell.clone();
                 cell.seen.insert(dot);
                 again.entry(stamp).or_default().push((dot, cell));
             }
@@ -331,6 +348,9 @@ impl Shard {
             // Deletions as well, even where nothing shows: who knew as much as their writer, but not of
             // them, may still bring what they have beaten.
             cells.retain(|(_, cell)| {
+                if latest.get(&(&cell.key, &cell.field)).is_some_and(|latest| *latest > of) {
+                    return false;
+                }
                 let standing = self.store.standing(&cell.key, &cell.field);
                 standing.is_none_or(|stamp| stamp <= of)
             });
@@ -399,6 +419,7 @@ mod tests {
     use crate::protocol::cell::Seen;
     use crate::protocol::config::{Config, Durability};
     use crate::protocol::id::Origin;
+    use crate::protocol::recovery::Recovery;
     use crate::protocol::stamp::Lamport;
     use crate::protocol::time::WallTime;
 
@@ -434,6 +455,36 @@ mod tests {
         let set = Request::Set { key: b"k", value: b"v" };
         shard.handle(Time::START, Input::Request(Token(0), set), &mut output);
         assert_eq!(output.reply, [(Token(0), Reply::OutOfMemory)], "the limits hold for clients");
+    }
+
+    /// Of two versions of a cell that are both put away, since the node died while it filled itself, the
+    /// later one shows in the end.
+    #[test]
+    fn of_two_versions_put_away_the_later_one_stands() {
+        let config =
+            || Config { durability: Durability::Always, ..Config::new(NodeId(1), Origin(1), 1) };
+        let (mut shard, append) = Recovery::new(1).into_shard(config(), 1);
+        let mut records = append.records;
+        let mut output = Output::default();
+        let set = |shard: &mut Shard, output: &mut Output, value: &[u8]| {
+            let set = Request::Set { key: b"key", value };
+            shard.handle(Time::START, Input::Request(Token(0), set), output);
+        };
+        set(&mut shard, &mut output, b"before");
+        shard.gave = true;
+        shard.rebuild(Time::START, Distrust::Asked, &mut output);
+        set(&mut shard, &mut output, b"while it filled itself");
+        records.append(&mut output.append.records);
+
+        let mut recovery = Recovery::new(1);
+        recovery.apply(&records).unwrap();
+        let (mut shard, _) = recovery.into_shard(config(), 2);
+        assert!(shard.is_filling());
+        let horizon = Some(VersionVector::default());
+        let captured = Captured { vector: VersionVector::default(), lamport: Lamport(0), horizon };
+        shard.finish_filling(Time::START, captured, &mut output);
+        let shown = shard.reader().string(b"key", |value| value.map(<[u8]>::to_vec));
+        assert_eq!(shown.as_deref(), Some(&b"while it filled itself"[..]));
     }
 
     /// A write that has grown is made as several, in order, none larger than it may be unless it is

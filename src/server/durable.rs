@@ -91,7 +91,6 @@ pub(super) struct Durable {
     journal: Journal,
     durability: Durability,
     sync_interval: Duration,
-    state: Mutex<State>,
     tells: Mutex<Tells>,
     /// Who waits for which place in the journal; one entry per batch of a client's requests.
     waiting: Mutex<BTreeMap<Position, Vec<Waker>>>,
@@ -217,7 +216,6 @@ pub(super) fn rise(
     }
     let took = started.elapsed();
     let durable = Durable {
-        state: Mutex::new(journal.state()),
         journal,
         durability: storage.durability,
         sync_interval: storage.sync_interval,
@@ -321,7 +319,7 @@ impl Durable {
 
     /// What the journal can do now.
     pub(super) fn state(&self) -> State {
-        self.state.lock().clone()
+        self.journal.state()
     }
 
     pub(super) fn journal(&self) -> &Journal {
@@ -340,9 +338,8 @@ impl Durable {
         self.sync_interval
     }
 
-    /// Takes note of what the journal can do.
-    fn changed(&self, state: &State) {
-        *self.state.lock() = state.clone();
+    /// Tells all that wait that the journal can do something else now.
+    fn changed(&self) {
         self.wake();
         self.tell();
     }
@@ -488,7 +485,7 @@ pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
     let mut seen = journal.state();
     loop {
         if let Some(durable) = node.upgrade().as_ref().and_then(|inner| inner.durable.as_ref()) {
-            durable.changed(&seen);
+            durable.changed();
         } else {
             return;
         }

@@ -410,6 +410,13 @@ fn restored(draft: &mut Draft) {
             }
         }
     }
+    // Also while they meet, and while one fills itself anew.
+    let times = draft.dice.usize(..4);
+    draft.restarts(times);
+    for _ in 0..draft.dice.usize(..3) {
+        let (at, node) = (draft.instant(), draft.any_node());
+        draft.act(at, Act::Rebuild(node));
+    }
 }
 
 /// Up to half of all messages never arrive, of every kind: pushes, digests, chunks, credit.

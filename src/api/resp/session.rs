@@ -1,6 +1,6 @@
 //! One client's state, and the execution of its requests.
 //!
-//! [`Session::run`] executes everything that has been read, in order, and writes the replies into one
+//! `Session::run` executes everything that has been read, in order, and writes the replies into one
 //! buffer. It never waits: where a command must (`WAIT`), or where the replies should leave before
 //! more is executed, it stops and says so, and the door's thread comes back afterwards. The way into
 //! the shard, the batch, is handed in, so that many clients share it; it is bounded in commands and in
@@ -40,7 +40,7 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
 const LOADING: &str =
     "LOADING this peer fills itself anew from its peers: ask another one, or wait";
 
-/// Why [`Session::run`] stopped.
+/// Why `Session::run` stopped.
 #[derive(Debug, PartialEq)]
 pub enum Pause {
     /// Everything that arrived has been executed.
@@ -48,7 +48,7 @@ pub enum Pause {
     /// The replies are many; send them, then run again.
     Full,
     /// The client wants to know how many peers hold its last write. Send the replies, find out,
-    /// [`Session::covered`], then run again.
+    /// `Session::covered`, then run again.
     Wait(Wait),
     /// Send the replies and close.
     Close,
@@ -153,7 +153,7 @@ impl Session {
         pause
     }
 
-    /// Answers the `WAIT` for which [`Session::run`] stopped.
+    /// Answers the `WAIT` for which `Session::run` stopped.
     pub fn covered(&mut self, peers: usize, replies: &mut Replies) {
         if self.replying == Replying::On {
             replies.count(peers);
