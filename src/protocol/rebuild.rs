@@ -483,7 +483,7 @@ mod tests {
         let horizon = Some(VersionVector::default());
         let captured = Captured { vector: VersionVector::default(), lamport: Lamport(0), horizon };
         shard.finish_filling(Time::START, captured, &mut output);
-        let shown = shard.reader().string(b"key", |value| value.map(<[u8]>::to_vec));
+        let shown = shard.reader().string(b"key", WallTime(0), |value| value.map(<[u8]>::to_vec));
         assert_eq!(shown.as_deref(), Some(&b"while it filled itself"[..]));
     }
 

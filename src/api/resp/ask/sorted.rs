@@ -32,7 +32,7 @@ pub(in crate::api::resp) fn zadd<'a>(it: &Asked<'a>) -> Read<'a> {
         let text = "ERR XX and NX options at the same time are not compatible";
         return Err(Misread::Text(text));
     }
-    if (gt && nx) || (lt && nx) || (gt && lt) {
+    if [gt, lt, nx].into_iter().filter(|set| *set).count() > 1 {
         let text = "ERR GT, LT, and/or NX options at the same time are not compatible";
         return Err(Misread::Text(text));
     }
