@@ -126,8 +126,12 @@ impl<'a> Sets<'a> {
                 }
             }
             Self::Move { from, to, member } => {
-                let there = contains(desk, from, member)?;
+                // From a key that does not exist nothing is moved, whatever the other one is.
+                if !desk.look_for(from, Kind::Set, |shown| shown.kind().is_some())? {
+                    return Ok(Answer::Integer(0));
+                }
                 desk.look_for(to, Kind::Set, |_| ())?;
+                let there = contains(desk, from, member)?;
                 if there && from != to {
                     remove(desk, from, &[*member])?;
                     add(desk, to, &[*member])?;

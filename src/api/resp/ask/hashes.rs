@@ -58,7 +58,9 @@ pub(in crate::api::resp) fn hincrby<'a>(it: &Asked<'a>) -> Read<'a> {
 }
 
 pub(in crate::api::resp) fn hincrbyfloat<'a>(it: &Asked<'a>) -> Read<'a> {
-    it.float(3)?;
+    if !it.float(3)?.is_finite() {
+        return Err(Misread::Text("ERR value is NaN or Infinity"));
+    }
     Ok(Operation::Hash(Hash::AddFloat(it.word(1), it.word(2), it.word(3))))
 }
 
