@@ -30,7 +30,6 @@ use super::event::{Conflict, Distrust, Event, Misdeed};
 use super::gossip::Peers;
 use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
-use super::operation::{self, Executed, Mode, Moment, Operation};
 use super::push::Pushes;
 use super::rebuild::{Anew, Fill};
 use super::recovery::{Recording, Rising};
@@ -320,26 +319,6 @@ impl Shard {
             }
         };
         output.reply.push((token, reply));
-    }
-
-    /// Executes a client's operation and writes what comes of it.
-    fn operate(
-        &mut self,
-        now: Time,
-        operation: &Operation<'_>,
-        moment: Moment,
-        output: &mut Output,
-    ) -> Reply {
-        let origin = self.config.origin;
-        let executed = operation::execute(&self.store, operation, moment, Mode::Eventual, origin);
-        let Executed { cells, answer } = executed;
-        match self.write(now, cells, 0, output) {
-            Reply::Written { stamp, dot, .. } => {
-                Reply::Operated { answer, written: Some((stamp, dot)) }
-            }
-            Reply::Nothing => Reply::Operated { answer, written: None },
-            refused => refused,
-        }
     }
 
     fn cell_write(&self, key: &[u8], content: Content) -> CellWrite {

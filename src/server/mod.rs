@@ -25,6 +25,7 @@ mod detect;
 mod durable;
 mod members;
 mod node;
+mod operate;
 mod status;
 mod tell;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use bytes::Bytes;
@@ -30,7 +30,6 @@ use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
-use crate::protocol::operation::{Mode, Moment, Operation};
 use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
 use crate::protocol::shard::Shard;
 use crate::protocol::store::{Kind, Reader};
@@ -242,27 +241,6 @@ impl Node {
         self.0.now()
     }
 
-    /// The time as people count it, by which deadlines are judged.
-    pub fn wall(&self) -> WallTime {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// The present moment, for an operation.
-    pub fn moment(&self) -> Moment {
-        Moment { wall: self.wall(), dice: self.dice() }
-    }
-
-    /// A random number, for an operation.
-    pub fn dice(&self) -> u64 {
-        fastrand::u64(..)
-    }
-
-    /// How writes are ordered.
-    pub fn mode(&self) -> Mode {
-        Mode::Eventual
-    }
-
     /// Looks for a member at `address`, for as long as the node runs.
     pub fn dial(&self, address: SocketAddr) {
         self.net().dial(address);
@@ -271,21 +249,6 @@ impl Node {
     /// Answers reads without entering the shard.
     pub fn reader(&self) -> &Reader {
         &self.0.reader
-    }
-
-    /// The string at `key`.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        self.0.reader.string(key.as_ref(), self.wall(), |value| value.map(<[u8]>::to_vec))
-    }
-
-    /// Sets the string at `key`; the answer names the write.
-    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Reply {
-        self.enter().set(key.as_ref(), value.as_ref())
-    }
-
-    /// Deletes `key`.
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Reply {
-        self.enter().delete(&[key.as_ref()])
     }
 
     /// Whether it fills itself anew from its peers: reads show only what has come so far.
@@ -330,11 +293,6 @@ impl Node {
 }
 
 impl Entered<'_> {
-    /// Executes a client's operation.
-    pub fn operate(&mut self, operation: &Operation<'_>, moment: Moment) -> Reply {
-        self.request(Request::Operate { operation, moment })
-    }
-
     /// Sets a string.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Reply {
         self.request(Request::Set { key, value })
@@ -407,7 +365,7 @@ impl Entered<'_> {
         self.inner.carry_out(&mut self.slot.output, self.now)
     }
 
-    fn request(&mut self, request: Request<'_>) -> Reply {
+    pub(super) fn request(&mut self, request: Request<'_>) -> Reply {
         if !self.inner.takes_writes() {
             return Reply::Unwritable;
         }

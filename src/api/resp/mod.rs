@@ -34,8 +34,6 @@ pub mod command;
 mod completions;
 mod connection;
 pub mod describe;
-#[cfg(test)]
-mod differential;
 pub mod door;
 mod info;
 mod keys;
@@ -43,6 +41,8 @@ mod operate;
 mod outgoing;
 pub mod parse;
 mod porter;
+#[cfg(test)]
+mod redis_tests;
 pub mod reply;
 pub mod session;
 pub mod settings;

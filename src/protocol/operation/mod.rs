@@ -29,6 +29,7 @@ mod keys;
 mod lists;
 mod number;
 mod part;
+mod perform;
 mod sets;
 mod sorted;
 mod text;
