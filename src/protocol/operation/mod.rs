@@ -26,6 +26,8 @@ mod answer;
 mod desk;
 mod hashes;
 mod keys;
+#[cfg(test)]
+mod laws;
 mod lists;
 mod number;
 mod part;
