@@ -78,7 +78,13 @@ impl Cluster {
 
     fn deliver(&mut self, at: usize) {
         let Some((from, to, frame)) = self.under_way.remove(at) else { return };
-        self.handle(to, Input::Message(id(from), codec::decode(&frame).unwrap()));
+        self.handle(
+            to,
+            Input::Message(
+                id(from),
+                codec::decode(&frame).expect("what was encoded can be decoded"),
+            ),
+        );
     }
 
     fn ask(&mut self, at: usize, operation: &Operation<'_>) -> Answer {
