@@ -107,7 +107,7 @@ fn redis_benchmark_runs_to_its_end() {
     for (node, pipeline) in nodes.iter().zip(["1", "16", "64"]) {
         let mut command = Command::new("redis-benchmark");
         command.args(["-h", &node.resp.ip().to_string(), "-p", &node.resp.port().to_string()]);
-        command.args(["-t", "ping,set,get,mset", "-n", "2000", "-c", "20", "-r", "100", "--csv"]);
+        command.args(["-t", "ping,set,get,incr,rpush,sadd,hset,zadd,lrange,mset", "-n", "2000", "-c", "20", "-r", "100", "--csv"]);
         let printed = succeed(command.args(["-P", pipeline]));
         for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "MSET"] {
             let row = printed.lines().find(|line| line.starts_with(&format!("\"{test}")));
@@ -198,7 +198,8 @@ for protocol in (None, 3, 2):
     for ordered in (
         lambda: one.setnx(mark + "d", "1"),
         lambda: one.set(mark + "d", "1", nx=True),
-        lambda: one.pipeline().set(mark + "d", "1").execute(),
+        lambda: one.lpop(mark + "list"),
+        lambda: one.pipeline().set(mark + "d", "1").setnx(mark + "e", "1").execute(),
     ):
         try:
             ordered()
@@ -206,6 +207,21 @@ for protocol in (None, 3, 2):
         except redis.ResponseError as error:
             assert "NEEDSSTRONG" in str(error), error
     assert one.get(mark + "d") is None
+    # Every type, written at two peers and read at the third one.
+    assert [one.incr(mark + "count", 3), two.incr(mark + "other")] == [3, 1]
+    assert one.pipeline().incr(mark + "count", 2).hset(mark + "hash", "f", "1").execute() == [5, 1]
+    assert two.hset(mark + "hash", mapping={"g": "2", "h": "3"}) == 2
+    assert one.sadd(mark + "set", "x", "y") == 2 and two.sadd(mark + "set", "z") == 1
+    assert one.rpush(mark + "list", "a", "b") == 2
+    assert one.zadd(mark + "sorted", {"m": 1.5, "n": 0.5}) == 2
+    assert one.set(mark + "short", "v", px=200) is True
+    eventually(lambda: three.get(mark + "count") == "5")
+    eventually(lambda: three.hgetall(mark + "hash") == {"f": "1", "g": "2", "h": "3"})
+    eventually(lambda: three.smembers(mark + "set") == {"x", "y", "z"})
+    eventually(lambda: three.lrange(mark + "list", 0, -1) == ["a", "b"])
+    scores = lambda: three.zrange(mark + "sorted", 0, -1, withscores=True)
+    eventually(lambda: [tuple(it) for it in scores()] == [("n", 0.5), ("m", 1.5)])
+    eventually(lambda: three.get(mark + "short") is None)
 print("all said")
 "#;
 

@@ -12,7 +12,9 @@ use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::NodeId;
 use crate::protocol::shard::Shard;
+use crate::protocol::stamp::Dot;
 use crate::protocol::time::Time;
+use crate::protocol::version::Intervals;
 
 const NODES: usize = 3;
 
@@ -250,13 +252,23 @@ proptest! {
                     let before = cluster.shards[node].vector().clone();
                     cluster.ask(node, &operation(kind, "set", name));
                     if kind == 11 {
-                        let seen = adds.iter().filter(|(dot, of)| **of == name && before.contains(**dot));
+                        // Whoever has seen an add has seen the same origin's earlier ones, which it
+                        // replaced.
+                        let has_seen = |dot: &Dot| {
+                            let held = before.origin(dot.origin);
+                            let at_least = (dot.seq..).map(|seq| Dot { seq, ..*dot });
+                            let last = held.map_or(0, Intervals::last);
+                            at_least.take_while(|it| it.seq <= last).any(|it| {
+                                adds.get(&it) == Some(&name) && before.contains(it)
+                            })
+                        };
+                        let seen = adds.iter().filter(|(dot, of)| **of == name && has_seen(dot));
                         removed.extend(seen.map(|(dot, _)| *dot));
                     } else {
                         let now = cluster.shards[node].vector();
                         for (origin, ranges) in now.minus(&before) {
                             for (first, _) in ranges {
-                                adds.insert(crate::protocol::stamp::Dot { origin, seq: first }, name);
+                                adds.insert(Dot { origin, seq: first }, name);
                             }
                         }
                     }
