@@ -32,3 +32,4 @@ pub mod stamp;
 pub mod store;
 pub mod time;
 pub mod version;
+pub mod why;

@@ -267,9 +267,7 @@ impl Shard {
         dot: Option<Dot>,
         output: &mut Output,
     ) {
-        let covers = dot.is_none_or(|dot| {
-            self.vector.origin(dot.origin).is_some_and(|held| held.dense() >= dot.seq)
-        });
+        let covers = dot.is_none_or(|dot| self.holds(dot));
         let (hash, fingerprint) = self.summary();
         let answer = Message::Answer { round, covers, hash, fingerprint };
         self.sender().send(peer, Lane::Push, answer, output);

@@ -40,9 +40,7 @@ use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
 use super::time::Time;
 use super::version::{Intervals, ORIGINS_MAX, VersionVector};
-
-/// How many conflicts are kept to be asked for.
-const CONFLICTS_MAX: usize = 1_024;
+use super::why::Conflicts;
 
 /// How many questions to peers may wait for an answer; the oldest is forgotten, and its asker asks
 /// again or gives up.
@@ -66,7 +64,9 @@ pub struct Shard {
     pub(super) asked: VecDeque<(RoundId, Token, NodeId)>,
     /// Peers from which nothing is taken until they are down.
     quarantined: BTreeSet<NodeId>,
-    conflicts: VecDeque<Conflict>,
+    pub(super) conflicts: Conflicts,
+    /// When the input that is being handled came.
+    now: Time,
     pub(super) counters: Counters,
     pub(super) roster: Roster,
     /// Up to where tombstones were collected; never more than the vector.
@@ -145,7 +145,8 @@ impl Shard {
             pushes: Pushes::default(),
             asked: VecDeque::new(),
             quarantined: BTreeSet::new(),
-            conflicts: VecDeque::new(),
+            conflicts: Conflicts::default(),
+            now: Time::START,
             counters: Counters::default(),
             horizon,
             collection: Collection::default(),
@@ -209,6 +210,7 @@ impl Shard {
     ///
     /// Never fails: what a peer or client does wrong is refused, counted and told.
     pub fn handle(&mut self, now: Time, input: Input<'_>, output: &mut Output) {
+        self.now = now;
         match input {
             Input::Request(token, request) => self.request(now, token, request, output),
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
@@ -434,21 +436,21 @@ impl Shard {
                 continue;
             }
             missing = true;
-            let key = cell.key.clone();
+            let (key, field) = (cell.key.clone(), cell.field.clone());
             let append = &mut output.append;
             let mark = append.mark();
-            let lost = keeps_records.then(|| (cell.field.clone(), cell.seen.clone()));
+            let lost = keeps_records.then(|| cell.seen.clone());
             if keeps_records {
                 // Before it goes away into the store.
                 append.cell(stamp, dot.seq, covers, &cell);
             }
-            let reserved = key.is_reserved().then(|| (cell.field.clone(), cell.content.clone()));
+            let reserved = key.is_reserved().then(|| cell.content.clone());
             let merged = self.store.merge(stamp, dot.seq, cell);
-            if let (Some((field, seen)), false) = (lost, matches!(merged, Merged::Won { .. })) {
+            if let (Some(seen), false) = (lost, matches!(merged, Merged::Won { .. })) {
                 append.take_back(mark);
                 append.lost((stamp, dot.seq, covers), (&key, &field, &seen));
             }
-            if let Some((field, content)) = reserved {
+            if let Some(content) = reserved {
                 match merged {
                     Merged::Won { .. } => self.roster.note(&field, stamp, &content),
                     Merged::Lost { .. } | Merged::Known => stands = false,
@@ -458,7 +460,7 @@ impl Shard {
             match merged {
                 Merged::Won { lost } => {
                     for loser in lost {
-                        self.conflict(key.clone(), stamp, loser, output);
+                        self.conflict((key.clone(), field.clone()), stamp, loser, output);
                     }
                     if self.config.trace {
                         output.events.push(Event::Visible { key, stamp, dot });
@@ -467,7 +469,7 @@ impl Shard {
                 Merged::Lost { concurrent_with } => {
                     stands = false;
                     if let Some(winner) = concurrent_with {
-                        self.conflict(key, winner, stamp, output);
+                        self.conflict((key, field), winner, stamp, output);
                     }
                 }
                 Merged::Known => stands = false,
@@ -483,13 +485,16 @@ impl Shard {
         }
     }
 
-    fn conflict(&mut self, key: Key, winner: Stamp, loser: Stamp, output: &mut Output) {
+    fn conflict(
+        &mut self,
+        (key, field): (Key, Field),
+        winner: Stamp,
+        loser: Stamp,
+        output: &mut Output,
+    ) {
         let conflict = Conflict { key, winner, loser };
         self.counters.conflicts += 1;
-        if self.conflicts.len() == CONFLICTS_MAX {
-            self.conflicts.pop_front();
-        }
-        self.conflicts.push_back(conflict.clone());
+        self.conflicts.remember(self.now, field, conflict.clone());
         output.events.push(Event::Conflict(conflict));
     }
 

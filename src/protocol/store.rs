@@ -382,6 +382,20 @@ impl Store {
         Some(read(key, field, cell))
     }
 
+    /// Of the cells of `key` whose fields `wanted` names, the one with the greatest stamp: its numbers,
+    /// and the bytes of its value unless it is a tombstone.
+    pub(super) fn greatest(
+        &self,
+        key: &[u8],
+        wanted: impl Fn(&Field) -> bool,
+    ) -> Option<(Stamp, Dot, Option<usize>)> {
+        let entry = self.map.get(key)?;
+        let whole = Field::whole_key();
+        let cells = entry.cells().filter(|(field, _)| wanted(field.unwrap_or(&whole)));
+        let cell = cells.map(|(_, cell)| cell).max_by_key(|cell| cell.stamp())?;
+        Some((cell.stamp(), cell.dot(), cell.content.value().map(<[u8]>::len)))
+    }
+
     /// How many keys a scan over everything looks at.
     pub(super) fn slots(&self) -> usize {
         self.keys.len()

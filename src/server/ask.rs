@@ -21,6 +21,7 @@ use super::node::Node;
 use crate::protocol::boundary::{Reply, Request, Token};
 use crate::protocol::digest::DigestHash;
 use crate::protocol::id::NodeId;
+use crate::protocol::roster::State;
 use crate::protocol::stamp::Dot;
 use crate::protocol::store::Fingerprint;
 
@@ -85,6 +86,19 @@ pub struct Opinion {
     pub node: NodeId,
     /// The hash of what it holds, and the fingerprint of its cells; `None` if it did not answer.
     pub holds: Option<(DigestHash, Fingerprint)>,
+}
+
+/// What became of a write at one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The member.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Whether it holds the write and all before it of its origin; nothing if it did not answer.
+    pub holds: Option<bool>,
+    /// How long its answer took; nothing for the node that asks.
+    pub after: Option<Duration>,
 }
 
 /// Whether this node and its live peers hold the same.
@@ -223,6 +237,66 @@ impl Node {
             patience = (patience * 2).min(PATIENCE_MAX);
         }
         covered.len()
+    }
+
+    /// Waits until this node holds `dot` and all before it of its origin, or until `deadline` (`None`:
+    /// for ever); answers whether it does.
+    pub async fn hold(&self, dot: Dot, deadline: Option<Instant>) -> bool {
+        loop {
+            // Before looking: nothing that comes in between is missed.
+            let heard = self.inner().heard.listen();
+            if self.enter().shard().holds(dot) {
+                return true;
+            }
+            let Some(deadline) = deadline else {
+                heard.await;
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // Whether it was heard or is over is seen above.
+            let _ = timeout(left, heard).await;
+        }
+    }
+
+    /// Asks every live peer once whether it holds `dot` and all before it of its origin; answers for
+    /// all active members, as far as they have answered by `deadline`.
+    pub async fn holders(&self, dot: Dot, deadline: Option<Instant>) -> Vec<Holder> {
+        let question = self.inner().asked.question();
+        let asked = Instant::now();
+        let until = deadline.unwrap_or(asked);
+        let peers: BTreeSet<NodeId> = self.peers().collect();
+        self.ask(&question, peers.iter().copied().collect(), Some(dot));
+        let mut answered = BTreeMap::new();
+        while answered.len() < peers.len() {
+            let Some(reply) = question.answer(until).await else { break };
+            if let Reply::Answer { peer, covers, .. } = reply {
+                answered.entry(peer).or_insert((covers, asked.elapsed()));
+            }
+        }
+        let entered = self.enter();
+        let shard = entered.shard();
+        let own = Holder {
+            node: self.id(),
+            name: self.name().to_owned(),
+            holds: Some(shard.holds(dot)),
+            after: None,
+        };
+        let others = shard.members().filter(|(node, member)| {
+            *node != self.id() && (member.state == State::Active || peers.contains(node))
+        });
+        let others = others.map(|(node, member)| {
+            let answer = answered.get(&node);
+            Holder {
+                node,
+                name: member.name.clone(),
+                holds: answer.map(|(covers, _)| *covers),
+                after: answer.map(|(_, after)| *after),
+            }
+        });
+        [own].into_iter().chain(others).collect()
     }
 
     /// Asks all live peers what they hold, again and again until everybody agrees or `deadline`

@@ -32,6 +32,18 @@ pub enum MemberState {
     Left,
 }
 
+impl MemberState {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Retired => "retired",
+            Self::Left => "left",
+        }
+    }
+}
+
 /// A member of the cluster.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct MemberStatus {

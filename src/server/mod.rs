@@ -31,7 +31,7 @@ mod tell;
 
 pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};
-pub use ask::{Agreement, Answers, Opinion};
+pub use ask::{Agreement, Answers, Holder, Opinion};
 pub use backup::{
     About, Backup, BackupRefused, Made, MakeError, Restore, RestoreError, check, make_directory,
 };

@@ -103,6 +103,8 @@ pub(super) struct Inner {
     wake_at: AtomicU64,
     /// Told when `wake_at` comes nearer.
     wake_sooner: Signal,
+    /// Told when a peer has said something, which may have brought writes.
+    pub(super) heard: Signal,
     closed: AtomicBool,
     /// Whether this node fills itself anew, and shows only what has come so far.
     pub(super) filling: AtomicBool,
@@ -179,6 +181,7 @@ impl Node {
             net: OnceLock::new(),
             wake_at: AtomicU64::new(NEVER),
             wake_sooner: Signal::new(),
+            heard: Signal::new(),
             closed: AtomicBool::new(false),
             filling: AtomicBool::new(filling),
             leaving: Leaving::default(),
@@ -523,7 +526,10 @@ impl Inner {
                 Ok(envelope) if envelope.message.brings_writes() && self.is_crowded() => {
                     self.sent.count_dropped();
                 }
-                Ok(envelope) => self.handle(Input::Message(peer, envelope)),
+                Ok(envelope) => {
+                    self.handle(Input::Message(peer, envelope));
+                    self.heard.notify(usize::MAX);
+                }
                 Err(error) => {
                     if let Some(count) = self.damaged.count(self.now()) {
                         log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");

@@ -72,6 +72,13 @@ pub enum Verb {
     Multi,
     Object,
     ObjectHelp,
+    OwnDigest,
+    OwnMembers,
+    OwnMode,
+    OwnStamp,
+    OwnTrace,
+    OwnWaitfor,
+    OwnWhy,
     /// An operation on keys, which goes its way as a value.
     Operate,
     Ping,
@@ -113,6 +120,8 @@ pub enum Group {
     Hash,
     /// About lists.
     List,
+    /// What Redis does not have.
+    Own,
     /// About sets.
     Set,
     /// About sorted sets.
@@ -278,7 +287,7 @@ impl Command {
             Group::Set => Some("@set"),
             Group::Sorted => Some("@sortedset"),
             Group::Together => Some("@transaction"),
-            Group::Server => None,
+            Group::Own | Group::Server => None,
         };
         let among = |flag, name| self.flags.has(flag).then_some(name);
         let speed = if self.flags.has(Flags::FAST) { "@fast" } else { "@slow" };

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mio::{Registry, Token as Source, Waker};
 use parking_lot::Mutex;
 
+use super::session::Found;
 use crate::protocol::boundary::{Reply, Token};
 
 /// Names a connection: its place at the door, and its number, which no other connection ever has.
@@ -29,8 +30,8 @@ pub(super) struct Key {
 pub(super) enum Completion {
     /// The shard has answered a request.
     Answer(Token, Reply),
-    /// So many peers hold a client's last write.
-    Covered(Key, usize),
+    /// What a client waited for is found out.
+    Found(Key, Found),
     /// The door is to close: in order, or at once.
     Close {
         /// Whether nothing is waited for.

@@ -18,7 +18,7 @@ use super::door::Shared;
 use super::keys::Batch;
 use super::outgoing::{Outgoing, Place, Sent};
 use super::parse::Requests;
-use super::session::{Pause, REPLIES_BYTES_MAX, Session, Wait};
+use super::session::{Found, Pause, REPLIES_BYTES_MAX, Session, Wait};
 use crate::protocol::boundary::Token;
 use crate::server::Position;
 
@@ -37,7 +37,7 @@ enum Next {
     Read,
     /// Execute what is there already.
     Execute,
-    /// Find out how many peers hold the last write.
+    /// Find out where a write is.
     Ask(Wait),
     /// That is being found out.
     Asked,
@@ -58,7 +58,7 @@ pub(super) enum Turn {
     Serve,
     /// See to it that the client takes more of its replies in time. Whether it took some just now.
     Blocked(bool),
-    /// Ask how many peers hold a write.
+    /// Ask where a write is.
     Ask(Wait),
     /// Limit how long it lingers.
     Linger,
@@ -228,17 +228,17 @@ impl Connection {
         }
     }
 
-    /// Answers a `WAIT`.
-    pub(super) fn covered(&mut self, peers: usize, outputs: &mut Vec<Vec<u8>>) {
+    /// Answers what its client waited for.
+    pub(super) fn found(&mut self, found: &Found, outputs: &mut Vec<Vec<u8>>) {
         if matches!(self.next, Next::Ask(_) | Next::Asked) {
             self.asking = None;
             self.until = None;
-            self.session.covered(peers, self.outgoing.replies(outputs));
+            self.session.found(found, self.outgoing.replies(outputs));
             self.next = Next::Execute;
         }
     }
 
-    /// Notes the task that finds out how many peers hold a write.
+    /// Notes the task that finds out where a write is.
     pub(super) fn asks(&mut self, asking: JoinHandle<()>) {
         self.asking = Some(asking);
         self.next = Next::Asked;

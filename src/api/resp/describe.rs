@@ -178,6 +178,7 @@ fn reply_docs_of<'a>(commands: impl Iterator<Item = &'a Command> + Clone, replie
             Group::Text => "string",
             Group::Hash => "hash",
             Group::List => "list",
+            Group::Own => "quorumor",
             Group::Set => "set",
             Group::Sorted => "sorted-set",
             Group::Together => "transactions",

@@ -14,7 +14,7 @@ use crate::protocol::boundary::Reply;
 use crate::protocol::cell::{KEY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::protocol::glob;
 use crate::protocol::operation::{Answer, Mode, Refused};
-use crate::protocol::stamp::Dot;
+use crate::protocol::stamp::{Dot, Stamp};
 use crate::protocol::time::WallTime;
 use crate::server::{Entered, Node, Position};
 
@@ -120,10 +120,10 @@ pub(super) fn outcome(
     batch: &Batch<'_>,
     reply: Reply,
     replies: &mut Replies,
-) -> Option<(Option<Dot>, Answer)> {
+) -> Option<(Option<(Stamp, Dot)>, Answer)> {
     match reply {
-        Reply::Operated { written, answer } => Some((written.map(|(_, dot)| dot), answer)),
-        Reply::Written { dot, .. } => Some((Some(dot), Answer::Ok)),
+        Reply::Operated { written, answer } => Some((written, answer)),
+        Reply::Written { stamp, dot, .. } => Some((Some((stamp, dot)), Answer::Ok)),
         Reply::Nothing => Some((None, Answer::Ok)),
         Reply::TooLarge => {
             let value_bytes_max = batch.node.config().value_bytes_max;
@@ -192,7 +192,7 @@ pub(super) fn set(
     batch: &mut Batch<'_>,
     arguments: Arguments<'_>,
     replies: &mut Replies,
-) -> Option<Dot> {
+) -> Option<(Stamp, Dot)> {
     let reply = batch.enter().set(arguments.at(1), arguments.at(2));
     let (written, answer) = outcome(batch, reply, replies)?;
     answer.write(replies);

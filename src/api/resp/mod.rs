@@ -8,6 +8,7 @@
 //! - [`parse`] makes requests of bytes, within limits; `words` does so for lines typed by a person.
 //! - [`session`] is one client's state and executes its requests, judged by [`command`]'s lists, which
 //!   [`describe`] also tells to clients. `keys` has those that must be fast, `info` what `INFO` tells.
+//! - `own` has the commands that Redis does not have.
 //! - `ask` makes operations of the other commands on keys, `operate` has them executed and answered,
 //!   and `transaction` makes one of what stands between MULTI and EXEC.
 //! - [`reply`] writes replies in either version of the protocol.
@@ -39,6 +40,7 @@ mod info;
 mod keys;
 mod operate;
 mod outgoing;
+mod own;
 pub mod parse;
 mod porter;
 #[cfg(test)]

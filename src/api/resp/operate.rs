@@ -9,7 +9,7 @@ use super::keys::{Batch, REPLY_BYTES_MAX, SCANNED_MAX, outcome, reply_too_long};
 use super::parse::Arguments;
 use super::reply::Replies;
 use crate::protocol::operation::{self, Answer, Keys, Mode, Moment, Operation, Text, When, Word};
-use crate::protocol::stamp::Dot;
+use crate::protocol::stamp::{Dot, Stamp};
 
 /// Executes a command that is an operation; the dot of the write, if there was one.
 pub(super) fn operate(
@@ -17,7 +17,7 @@ pub(super) fn operate(
     command: &Command,
     arguments: Arguments<'_>,
     replies: &mut Replies,
-) -> Option<Dot> {
+) -> Option<(Stamp, Dot)> {
     let operation = ask(batch, command, arguments, replies)?;
     if operation == Operation::Keys(Keys::Flush) && batch.mode() == Mode::Eventual {
         return flush(batch, replies);
@@ -69,7 +69,7 @@ pub(super) fn perform(
     batch: &mut Batch<'_>,
     operation: &Operation<'_>,
     replies: &mut Replies,
-) -> Option<Dot> {
+) -> Option<(Stamp, Dot)> {
     let moment = Moment { wall: batch.now, dice: batch.dice() };
     if let Some(answer) = operation::read(batch.node.reader(), operation, moment) {
         answer.write(replies);
@@ -83,7 +83,7 @@ pub(super) fn perform(
 
 /// `FLUSHALL` where every peer writes for itself: deletes what shows here, a thousand keys at a time,
 /// so that nobody waits long for the shard.
-fn flush(batch: &mut Batch<'_>, replies: &mut Replies) -> Option<Dot> {
+fn flush(batch: &mut Batch<'_>, replies: &mut Replies) -> Option<(Stamp, Dot)> {
     let (mut cursor, mut last) = (0, None);
     loop {
         let now = batch.now;

@@ -32,7 +32,7 @@ use super::completions::{Completion, Completions, Key};
 use super::connection::{Connection, Turn};
 use super::door::Shared;
 use super::keys::Batch;
-use super::session::Wait;
+use super::session::{Found, Until, Wait};
 use crate::protocol::boundary::Token;
 use crate::server::{Journaled, Position};
 
@@ -201,10 +201,10 @@ impl Porter {
                     connection.outgoing.answer(token, reply);
                     self.go_on(key.place);
                 }
-                Completion::Covered(key, peers) => {
+                Completion::Found(key, found) => {
                     let outputs = &mut self.outputs;
                     if let Some(connection) = find(&mut self.connections, key) {
-                        connection.covered(peers, outputs);
+                        connection.found(&found, outputs);
                         self.go_on(key.place);
                     }
                 }
@@ -394,23 +394,30 @@ impl Porter {
         }
     }
 
-    /// Finds out how many peers hold a client's last write; whether that is known at once.
+    /// Finds out where a client's write is; whether that is known at once.
     fn ask(&mut self, place: usize, wait: Wait) -> bool {
         let Some(connection) = self.connections.get_mut(place).and_then(Option::as_mut) else {
             return false;
         };
         let node = self.shared.node().clone();
-        let Some(dot) = wait.dot else {
+        if let Until::Peers(None, _) = wait.until {
             // Who has written nothing waits for nothing: every live peer holds that.
             let peers = node.enter().shard().peers().count();
-            connection.covered(peers, &mut self.outputs);
+            connection.found(&Found::Count(peers), &mut self.outputs);
             return true;
-        };
+        }
         let deadline = wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (key, completions) = (connection.key(place), Arc::clone(&self.completions));
         connection.asks(task::spawn(async move {
-            let peers = node.wait(dot, wait.peers, deadline).await;
-            completions.push(Completion::Covered(key, peers));
+            let found = match wait.until {
+                Until::Peers(None, _) => Found::Count(0),
+                Until::Peers(Some(dot), peers) => {
+                    Found::Count(node.wait(dot, peers, deadline).await)
+                }
+                Until::Here(dot) => Found::Count(usize::from(node.hold(dot, deadline).await)),
+                Until::Everywhere(dot) => Found::Holders(node.holders(dot, deadline).await),
+            };
+            completions.push(Completion::Found(key, found));
         }));
         if connection.is_left_asking() {
             self.limit(place, Instant::now() + WAIT_LOOK);

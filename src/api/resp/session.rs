@@ -19,8 +19,9 @@ use super::keys::{self, Batch};
 use super::parse::{Arguments, Requests, Trust, integer};
 use super::reply::{Protocol, Replies};
 use super::transaction::Transaction;
-use super::{describe, info, operate};
-use crate::protocol::stamp::Dot;
+use super::{describe, info, operate, own};
+use crate::protocol::stamp::{Dot, Stamp};
+use crate::server::Holder;
 
 /// After this many bytes of replies they are sent before more is executed, so that a pipeline of
 /// large reads never gathers more than this and one reply.
@@ -47,22 +48,40 @@ pub enum Pause {
     Drained,
     /// The replies are many; send them, then run again.
     Full,
-    /// The client wants to know how many peers hold its last write. Send the replies, find out,
-    /// `Session::covered`, then run again.
+    /// The client wants to know where a write is. Send the replies, find out,
+    /// `Session::found`, then run again.
     Wait(Wait),
     /// Send the replies and close.
     Close,
 }
 
-/// What a client waits for with `WAIT`.
+/// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// Its last write, if it made one.
-    pub dot: Option<Dot>,
-    /// How many peers should hold it.
-    pub peers: usize,
+    /// What should be so.
+    pub until: Until,
     /// How long it waits at most; nothing: for ever.
     pub timeout: Option<Duration>,
+}
+
+/// What should be so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// `WAIT`: so many peers hold its last write, if it made one.
+    Peers(Option<Dot>, usize),
+    /// `QUORUMOR.WAITFOR`: this peer holds a write.
+    Here(Dot),
+    /// `QUORUMOR.TRACE`: everybody has said whether they hold a write.
+    Everywhere(Dot),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// So many peers, or whether this one does.
+    Count(usize),
+    /// Who holds it.
+    Holders(Vec<Holder>),
 }
 
 /// Whether the client gets replies, as it chose with `CLIENT REPLY`.
@@ -90,7 +109,7 @@ pub struct Session {
     authenticated: bool,
     protocol: Protocol,
     replying: Replying,
-    last_write: Option<Dot>,
+    last_write: Option<(Stamp, Dot)>,
     transaction: Transaction,
 }
 
@@ -153,10 +172,13 @@ impl Session {
         pause
     }
 
-    /// Answers the `WAIT` for which `Session::run` stopped.
-    pub fn covered(&mut self, peers: usize, replies: &mut Replies) {
+    /// Answers what the client waited for when `Session::run` stopped.
+    pub fn found(&mut self, found: &Found, replies: &mut Replies) {
         if self.replying == Replying::On {
-            replies.count(peers);
+            match found {
+                Found::Count(count) => replies.count(*count),
+                Found::Holders(holders) => own::reply_holders(holders, replies),
+            }
         }
         self.replied();
     }
@@ -255,6 +277,11 @@ impl Session {
             Verb::Ping => ping(arguments, replies),
             Verb::Echo => replies.bulk(arguments.at(1)),
             Verb::Wait => return self.wait(arguments, replies),
+            Verb::OwnStamp => own::stamp(self.last_write, replies),
+            Verb::OwnTrace => return pause(own::trace(arguments, self.last_write, replies)),
+            Verb::OwnWaitfor => return pause(own::wait_for(arguments, replies)),
+            Verb::OwnWhy => own::why(batch, arguments, replies),
+            Verb::OwnDigest => own::digest(batch, replies),
             Verb::Quit => {
                 replies.ok();
                 return Next::Close;
@@ -286,6 +313,8 @@ impl Session {
             Verb::Info => replies.verbatim(&info::text(shared, arguments.skip(1))),
             Verb::Time => time(replies),
             Verb::Role => role(replies),
+            Verb::OwnMembers => own::members(shared, replies),
+            Verb::OwnMode => own::mode(shared, replies),
             Verb::Command => describe::reply_all(replies),
             Verb::CommandCount => describe::reply_count(replies),
             Verb::CommandDocs => describe::reply_docs(rest, replies),
@@ -335,8 +364,8 @@ impl Session {
     }
 
     #[inline]
-    fn wrote(&mut self, dot: Option<Dot>) {
-        self.last_write = dot.or(self.last_write);
+    fn wrote(&mut self, write: Option<(Stamp, Dot)>) {
+        self.last_write = write.or(self.last_write);
     }
 
     /// `WAIT numreplicas timeout`.
@@ -345,19 +374,10 @@ impl Session {
             replies.error("ERR value is not an integer or out of range");
             return Next::Go;
         };
-        let Some(milliseconds) = integer(arguments.at(2)) else {
-            replies.error("ERR timeout is not an integer or out of range");
-            return Next::Go;
-        };
-        let Ok(milliseconds) = u64::try_from(milliseconds) else {
-            replies.error("ERR timeout is negative");
-            return Next::Go;
-        };
-        Next::Wait(Wait {
-            dot: self.last_write,
-            peers: usize::try_from(peers).unwrap_or(0),
-            timeout: (milliseconds > 0).then_some(Duration::from_millis(milliseconds)),
-        })
+        let Some(timeout) = own::timeout(arguments.at(2), replies) else { return Next::Go };
+        let dot = self.last_write.map(|(_, dot)| dot);
+        let until = Until::Peers(dot, usize::try_from(peers).unwrap_or(0));
+        Next::Wait(Wait { until, timeout })
     }
 
     /// `AUTH [username] password`.
@@ -519,6 +539,11 @@ impl Session {
         }
         valid_name(name).is_some()
     }
+}
+
+/// What follows a command for which the client waits, unless it was refused.
+fn pause(wait: Option<Wait>) -> Next {
+    wait.map_or(Next::Go, Next::Wait)
 }
 
 fn reply_bad_name(what: &str, replies: &mut Replies) {

@@ -9,7 +9,7 @@ use super::ask::{Ask, Asked, Misread, hashes, keys, lists, sets, sorted, text};
 use super::command::{Command, Flags, Group, Verb};
 use crate::protocol::operation::{Operation, Why};
 
-use Group::{Connection, Generic, Hash, List, Server, Set, Sorted, Text, Together};
+use Group::{Connection, Generic, Hash, List, Own, Server, Set, Sorted, Text, Together};
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
@@ -208,6 +208,13 @@ pub(super) static SERVED: &[Command] = &[
     row(Verb::Latency, "latency", -2, Flags::NONE, Server, "2.8.13", "About delays, which are not kept.").with(LATENCY),
     row(Verb::Acl, "acl", -2, Flags::NONE, Server, "6.0.0", "About users.").with(ACL),
     row(Verb::Wait, "wait", 3, Flags::NOSCRIPT, Generic, "3.0.0", WAIT_SUMMARY),
+    row(Verb::OwnWhy, "quorumor.why", -2, READ, Own, OURS, "Says which write a key or field shows, and which lost to it.").one_key(),
+    row(Verb::OwnStamp, "quorumor.stamp", 1, ALWAYS_FAST, Own, OURS, "Names this connection's last write."),
+    row(Verb::OwnWaitfor, "quorumor.waitfor", 3, Flags::NOSCRIPT, Own, OURS, "Waits until this peer holds a write."),
+    row(Verb::OwnTrace, "quorumor.trace", -1, Flags::NOSCRIPT, Own, OURS, "Says which peers hold a write."),
+    row(Verb::OwnMode, "quorumor.mode", 1, ALWAYS_FAST, Own, OURS, "Names the consistency mode."),
+    row(Verb::OwnMembers, "quorumor.members", 1, ALWAYS, Own, OURS, "Lists the members of the cluster."),
+    row(Verb::OwnDigest, "quorumor.digest", 1, ALWAYS, Own, OURS, "Says what this peer holds."),
     row(Verb::Info, "info", -1, ALWAYS, Server, "1.0.0", "Returns facts and counters of this node."),
     row(Verb::Time, "time", 1, ALWAYS_FAST, Server, "2.6.0", "Returns this node's clock."),
     row(Verb::Role, "role", 1, ABOUT_CLIENT.and(Flags::FAST), Server, "2.8.12", ROLE_SUMMARY),
@@ -226,6 +233,9 @@ pub(super) static SERVED: &[Command] = &[
     row(Verb::Memory, "memory", -2, Flags::NONE, Server, "4.0.0", "About memory.").with(MEMORY),
     row(Verb::Module, "module", -2, Flags::NONE, Server, "4.0.0", "About modules.").with(MODULE),
 ];
+
+/// The version of Quorumor, not of Redis, that brought the commands of our own.
+const OURS: &str = "0.1.0";
 
 const WAIT_SUMMARY: &str = "Waits until peers hold this connection's last write.";
 const ROLE_SUMMARY: &str = "Says that this node accepts writes.";

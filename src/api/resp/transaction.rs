@@ -15,7 +15,7 @@ use super::parse::{Arguments, Kept};
 use super::reply::Replies;
 use crate::protocol::cell::WRITE_BYTES_MAX;
 use crate::protocol::operation::{BATCH_MAX, Mode, Operation, Version, Why, Word};
-use crate::protocol::stamp::Dot;
+use crate::protocol::stamp::{Dot, Stamp};
 
 /// Redis' text for an EXEC after a command that was refused.
 const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
@@ -126,7 +126,11 @@ impl Transaction {
     }
 
     /// `EXEC`; the dot of the write, if there was one.
-    pub(super) fn execute(&mut self, batch: &mut Batch<'_>, replies: &mut Replies) -> Option<Dot> {
+    pub(super) fn execute(
+        &mut self,
+        batch: &mut Batch<'_>,
+        replies: &mut Replies,
+    ) -> Option<(Stamp, Dot)> {
         let Some(Queue { requests, spoilt, .. }) = self.queued.take() else {
             replies.error("ERR EXEC without MULTI");
             return None;
