@@ -597,6 +597,36 @@ fn emulated_loss_is_what_the_profile_says() {
     assert!((lost as f64 - expected).abs() < 5.0 * deviation, "{lost} of {offered}");
 }
 
+/// What clients tell each other is dropped beyond its queue, and a push that comes later overtakes what
+/// waits there.
+#[test]
+fn a_flood_of_talk_is_bounded_and_overtaken() {
+    let text = "description = 'test'\n[default]\nbandwidth = '10 Mbit/s'";
+    let profile = Profile::parse("test.toml", text).unwrap();
+    let secret = secret();
+    let [a, b] = [1u8, 2].map(|seed| {
+        let emulation = Some(Emulation::new(profile.clone(), usize::from(seed), 7));
+        Recipe { emulation, ..Recipe::new(&secret, seed) }.start()
+    });
+    a.net.dial(b.address());
+    a.wait_up(&b);
+    let talk = Bytes::from(vec![7; 60_000]);
+    let mut queued = 0;
+    while a.net.send(b.id(), Lane::Talk, talk.clone()) == Sent::Queued {
+        queued += 1;
+        assert!(queued < 1_000, "a queue without end");
+    }
+    let too_long = Bytes::from(vec![7; (1 << 20) + 1]);
+    assert_eq!(a.net.send(b.id(), Lane::Talk, too_long), Sent::QueueFull);
+    assert_eq!(a.net.send(b.id(), Lane::Push, Bytes::from_static(b"write")), Sent::Queued);
+    let before = b.wait("the push", |events| {
+        Node::frames(events).iter().position(|(lane, _)| *lane == Lane::Push)
+    });
+    assert!(before < queued / 2, "{before} of {queued} frames went before it");
+    let frames = b.wait_frames(queued + 1);
+    assert!(frames.iter().all(|(lane, bytes)| *lane == Lane::Push || *bytes == talk));
+}
+
 /// A cut that is shorter than the idle timeout breaks no link, and what was sent meanwhile arrives
 /// when it heals.
 #[test]

@@ -59,6 +59,8 @@ pub struct Limits {
     pub push_queue_bytes_max: usize,
     /// What may wait in all exchanges with one peer together.
     pub exchange_queue_bytes_max: usize,
+    /// What clients publish that may wait to be sent to one peer; what does not fit is gone.
+    pub talk_queue_bytes_max: usize,
     /// Incomplete frames from one peer together. A peer that exceeds it is sent away.
     pub receive_bytes_max: usize,
 }
@@ -71,6 +73,7 @@ impl Default for Limits {
             exchange_frame_bytes_max: 72 << 20,
             push_queue_bytes_max: 4 << 20,
             exchange_queue_bytes_max: 80 << 20,
+            talk_queue_bytes_max: 4 << 20,
             receive_bytes_max: 96 << 20,
         }
     }
@@ -89,6 +92,9 @@ pub enum Lane {
         /// The sender sends no more on this exchange after this frame.
         last: bool,
     },
+    /// One stream in each direction for what clients tell each other: in order, behind everything else
+    /// on the wire, and dropped when its queue is full. It arrives as an exchange.
+    Talk,
     /// A packet of its own: at once or not at all, in no order, never repeated. From two bytes (a
     /// single one is the link's own probe) to what the path carries, which is at least
     /// [`DATAGRAM_BYTES_MAX`]; anything else is refused as if there were no room.

@@ -53,6 +53,10 @@ const EXCHANGE_IDLE_MAX: Duration = Duration::from_secs(30);
 const DATAGRAM_BYTES_MIN: usize = 2;
 /// Live writes go before anything else on the wire.
 const PUSH_PRIORITY: i32 = 1;
+/// What clients tell each other goes behind everything else.
+const TALK_PRIORITY: i32 = -1;
+/// Names the exchange that [`Lane::Talk`] is. Others are named at random: none ever has this name.
+const TALK: u64 = u64::MAX;
 
 /// One connection to one peer.
 pub(super) struct Link {
@@ -297,7 +301,12 @@ impl Link {
             }
             Lane::Exchange { id, last } => {
                 bytes.len() <= limits.exchange_frame_bytes_max
-                    && self.put_exchange(net, id, Frame { bytes, last })
+                    && self.put_exchange(net, id, Frame { bytes, last }, usize::MAX)
+            }
+            Lane::Talk => {
+                let frame = Frame { bytes, last: false };
+                frame.bytes.len() <= limits.push_frame_bytes_max
+                    && self.put_exchange(net, TALK, frame, limits.talk_queue_bytes_max)
             }
             Lane::Datagram => self.send_datagram(bytes),
         };
@@ -316,24 +325,24 @@ impl Link {
             && self.connection.send_datagram(bytes).is_ok()
     }
 
-    fn put_exchange(self: &Arc<Self>, net: &Net, id: u64, frame: Frame) -> bool {
+    fn put_exchange(self: &Arc<Self>, net: &Net, id: u64, frame: Frame, bytes_max: usize) -> bool {
         let length = frame.bytes.len();
         // Counted before it is queued: its writer may have taken it off again a moment later.
         let waiting = self.exchange_bytes.fetch_add(length, Ordering::Relaxed);
         let fits = waiting == 0 || waiting + length <= net.limits().exchange_queue_bytes_max;
-        let queued = fits && self.queue_exchange(id, frame);
+        let queued = fits && self.queue_exchange(id, frame, bytes_max);
         if !queued {
             self.exchange_bytes.fetch_sub(length, Ordering::Relaxed);
         }
         queued
     }
 
-    /// Adds a frame to its exchange, which it may open or end. How much may wait is checked already.
-    fn queue_exchange(self: &Arc<Self>, id: u64, frame: Frame) -> bool {
+    /// Adds a frame to its exchange, which it may open or end, unless more than `bytes_max` wait there.
+    fn queue_exchange(self: &Arc<Self>, id: u64, frame: Frame, bytes_max: usize) -> bool {
         let last = frame.last;
         let mut exchanges = self.exchanges.lock();
         if let Some(queue) = exchanges.get(&id) {
-            let queued = queue.put(frame, usize::MAX);
+            let queued = queue.put(frame, bytes_max);
             if last {
                 exchanges.remove(&id);
             }
@@ -382,6 +391,10 @@ impl Link {
         let mut start = start.as_slice();
         let (mut frames, mut chunks) = (Vec::new(), Vec::new());
         let Ok(mut stream) = self.connection.open_uni().await else { return };
+        if id == TALK {
+            // The stream is new, so this cannot fail.
+            stream.set_priority(TALK_PRIORITY).ok();
+        }
         loop {
             let idle = async {
                 pause(EXCHANGE_IDLE_MAX).await;

@@ -4,6 +4,7 @@
 //! lab read them. Events that come once per write are told only where the configuration asks.
 
 use super::cell::Key;
+use super::change::Change;
 use super::digest::DigestHash;
 use super::id::{NodeId, Origin};
 use super::message::RoundId;
@@ -21,6 +22,13 @@ pub enum Event {
         stamp: Stamp,
         /// Its dot.
         dot: Dot,
+    },
+    /// A key has changed here (only where it was asked for, see `Shard::tell_changes`).
+    Changed {
+        /// The key.
+        key: Key,
+        /// What happened to it.
+        change: Change,
     },
     /// Of two writes made without knowledge of each other, one was dropped.
     Conflict(Conflict),

@@ -81,6 +81,28 @@ pub struct Member {
     pub address: SocketAddr,
 }
 
+/// The most bytes of a published message that travels, its channel included: as much as fits into a
+/// frame of a live stream, with room to spare.
+pub const PUBLISHED_BYTES_MAX: usize = 1_000_000;
+
+/// A message that a client publishes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Published {
+    /// The channel.
+    #[serde(with = "serde_bytes")]
+    pub channel: Box<[u8]>,
+    /// What is told.
+    #[serde(with = "serde_bytes")]
+    pub message: Box<[u8]>,
+}
+
+impl Published {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.channel.len() + self.message.len() + 32
+    }
+}
+
 /// What one node says to another about one shard.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Message {
@@ -143,6 +165,12 @@ pub enum Message {
         /// The members that the sender is linked with.
         members: Vec<Member>,
     },
+    /// Tells what clients have published at the sender, for subscribers at the receiver. Lost: gone,
+    /// as for a subscriber that is away.
+    Publish {
+        /// The messages, in their order.
+        messages: Vec<Published>,
+    },
     /// Says who the sender is, what it holds, and what it thinks of the receiver; see `roster`. Sent
     /// when a link comes up, when that changes, and when asked for. Lost: either side asks again
     /// with its next round.
@@ -191,6 +219,7 @@ impl Message {
             }
             Self::Report { vector, .. } => of_digest(vector),
             Self::Members { members } => 64 * members.len(),
+            Self::Publish { messages } => messages.iter().map(Published::bytes).sum(),
             Self::Credit { .. } | Self::Ask { .. } | Self::Answer { .. } => 0,
         }
     }
@@ -210,6 +239,7 @@ impl Message {
             Self::Credit { .. } => "credit",
             Self::Ask { .. } => "ask",
             Self::Members { .. } => "members",
+            Self::Publish { .. } => "publish",
             Self::Answer { .. } => "answer",
             Self::Greet(_) => "greet",
             Self::Report { .. } => "report",

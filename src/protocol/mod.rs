@@ -4,6 +4,7 @@
 
 pub mod boundary;
 pub mod cell;
+pub mod change;
 pub mod codec;
 pub mod config;
 pub mod delta;

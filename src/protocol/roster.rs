@@ -264,7 +264,8 @@ impl Shard {
             Message::Greet(_)
             | Message::Ask { .. }
             | Message::Answer { .. }
-            | Message::Members { .. } => return true,
+            | Message::Members { .. }
+            | Message::Publish { .. } => return true,
             _ if !self.roster.is_life(peer, origin) => return false,
             _ => self.peers.live(peer),
         };

@@ -67,6 +67,7 @@ pub struct Shard {
     pub(super) conflicts: Conflicts,
     /// When the input that is being handled came.
     now: Time,
+    pub(super) tells_changes: bool,
     pub(super) counters: Counters,
     pub(super) roster: Roster,
     /// Up to where tombstones were collected; never more than the vector.
@@ -147,6 +148,7 @@ impl Shard {
             quarantined: BTreeSet::new(),
             conflicts: Conflicts::default(),
             now: Time::START,
+            tells_changes: false,
             counters: Counters::default(),
             horizon,
             collection: Collection::default(),
@@ -444,6 +446,7 @@ impl Shard {
                 // Before it goes away into the store.
                 append.cell(stamp, dot.seq, covers, &cell);
             }
+            let change = self.tells_changes.then(|| self.change(&key, &field, &cell.content));
             let reserved = key.is_reserved().then(|| cell.content.clone());
             let merged = self.store.merge(stamp, dot.seq, cell);
             if let (Some(seen), false) = (lost, matches!(merged, Merged::Won { .. })) {
@@ -461,6 +464,9 @@ impl Shard {
                 Merged::Won { lost } => {
                     for loser in lost {
                         self.conflict((key.clone(), field.clone()), stamp, loser, output);
+                    }
+                    if let Some((change, was_there)) = change {
+                        self.tell_change(&key, change, was_there, output);
                     }
                     if self.config.trace {
                         output.events.push(Event::Visible { key, stamp, dot });
@@ -673,8 +679,10 @@ impl Shard {
             }
             Message::Credit { round } => self.receive_credit(now, peer, round, output),
             Message::Ask { round, dot } => self.receive_ask(peer, round, dot, output),
-            // Links are the caller's affair.
-            Message::Members { .. } => self.counters.messages_refused += 1,
+            // Links and subscribers are the caller's affair.
+            Message::Members { .. } | Message::Publish { .. } => {
+                self.counters.messages_refused += 1;
+            }
             Message::Answer { round, covers, hash, fingerprint } => {
                 let asked = self.asked.iter().position(|asked| asked.0 == round && asked.2 == peer);
                 if let Some((_, token, _)) = asked.and_then(|at| self.asked.remove(at)) {

@@ -14,6 +14,7 @@
 //! - `durable`: what it keeps on disk, and what waits for that.
 //! - `tell`: what it prints of what happens.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
+//! - `publish`: what clients tell each other, at this node and at peers.
 //! - `status`: what it says about itself.
 //! - `members`: who belongs to the cluster, and leaving it.
 //! - `backup`: all that it holds as one stream, and back.
@@ -26,6 +27,7 @@ mod durable;
 mod members;
 mod node;
 mod operate;
+mod publish;
 mod status;
 mod tell;
 
@@ -40,4 +42,5 @@ pub use detect::Liveness;
 pub use durable::{Journaled, StorageConfig};
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
+pub use publish::Listener;
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};

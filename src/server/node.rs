@@ -19,6 +19,7 @@ use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
+use super::publish::Listeners;
 use super::status::{Damaged, MessageCount, Sent};
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
@@ -111,6 +112,7 @@ pub(super) struct Inner {
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
     pub(super) asked: Asked,
+    pub(super) listeners: Listeners,
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
     damaged: Damaged,
@@ -129,7 +131,7 @@ pub(super) struct Slot {
 /// this is dropped.
 pub struct Entered<'a> {
     inner: &'a Inner,
-    slot: MutexGuard<'a, Slot>,
+    pub(super) slot: MutexGuard<'a, Slot>,
     now: Time,
     /// Whether anything was asked for; who only looks leaves nothing to be carried out.
     touched: bool,
@@ -186,6 +188,7 @@ impl Node {
             filling: AtomicBool::new(filling),
             leaving: Leaving::default(),
             asked: Asked::default(),
+            listeners: Listeners::default(),
             durable,
             sent: Sent::default(),
             damaged: Damaged::default(),
@@ -443,9 +446,7 @@ impl Inner {
         for (token, reply) in output.reply.drain(..) {
             self.asked.answer(token, reply);
         }
-        for event in output.events.drain(..) {
-            self.tell(now, &event);
-        }
+        self.tell_all(now, output.events.drain(..));
         let wake_at = output.wake.take().map_or(NEVER, Time::as_nanos);
         if self.wake_at.swap(wake_at, Ordering::AcqRel) > wake_at {
             self.wake_sooner.notify(usize::MAX);
@@ -488,7 +489,7 @@ impl Inner {
         durable.journal().close();
     }
 
-    fn send(&self, to: &[NodeId], link: Link, envelope: &Envelope) {
+    pub(super) fn send(&self, to: &[NodeId], link: Link, envelope: &Envelope) {
         let Some(net) = self.net.get() else { return };
         let frame = Bytes::from(codec::encode(envelope));
         let kind = envelope.message.kind();
@@ -521,6 +522,9 @@ impl Inner {
             NetEvent::Frame { peer, bytes, .. } => match codec::decode(&bytes) {
                 Ok(Envelope { message: Message::Members { members }, .. }) => {
                     self.meet(net, &members)
+                }
+                Ok(Envelope { message: Message::Publish { messages }, .. }) => {
+                    self.heard_published(&messages);
                 }
                 // What brings writes waits for the disk; rounds make good for it.
                 Ok(envelope) if envelope.message.brings_writes() && self.is_crowded() => {

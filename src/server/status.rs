@@ -17,8 +17,10 @@ use crate::protocol::stability::Reason;
 use crate::protocol::time::Time;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
-const KINDS: [&str; 10] =
-    ["push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report"];
+const KINDS: [&str; 11] = [
+    "push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report",
+    "publish",
+];
 
 /// How many messages and bytes of one kind were sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

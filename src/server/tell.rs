@@ -7,10 +7,22 @@ use crate::protocol::event::Event;
 use crate::protocol::time::Time;
 
 impl Inner {
+    /// Tells what happened, and those who listen which keys have changed.
+    pub(super) fn tell_all(&self, now: Time, events: impl Iterator<Item = Event>) {
+        let mut changes = Vec::new();
+        for event in events {
+            self.tell(now, &event);
+            if let Event::Changed { key, change } = event {
+                changes.push((key, change));
+            }
+        }
+        self.heard_changes(&changes);
+    }
+
     /// Prints an event, draws its consequences for the links, and hands it to the observer.
-    pub(super) fn tell(&self, now: Time, event: &Event) {
+    fn tell(&self, now: Time, event: &Event) {
         match event {
-            Event::Visible { .. } | Event::RoundOpened { .. } => {}
+            Event::Visible { .. } | Event::RoundOpened { .. } | Event::Changed { .. } => {}
             Event::Conflict(conflict) => log::debug!(
                 "{}: {} lost to {}, written without knowledge of it",
                 conflict.key,

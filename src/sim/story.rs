@@ -230,6 +230,7 @@ impl Story {
                 format!("a report:{vector}{wants}")
             }
             Message::Members { members } => format!("the addresses of {} members", members.len()),
+            Message::Publish { messages } => format!("{} published messages", messages.len()),
         }
     }
 
@@ -264,6 +265,7 @@ impl Story {
                 self.stamp(*winner)
             ),
             Event::RoundOpened { .. } => return None,
+            Event::Changed { key, change } => format!("{key}: {}", change.name),
             Event::Filled { peer, writes, .. } => {
                 format!("has all of the delta from {}: {writes} writes were missing", name(*peer))
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -30,6 +30,8 @@ pub struct Card {
     connected: Instant,
     stream: TcpStream,
     closing: AtomicBool,
+    /// To how many channels and patterns it has subscribed.
+    subscriptions: [AtomicUsize; 2],
     told: Mutex<Told>,
 }
 
@@ -83,6 +85,28 @@ impl Card {
         told.last_active = now;
     }
 
+    /// Notes to how many channels and patterns the client has subscribed.
+    pub(super) fn subscribes(&self, channels: usize, patterns: usize) {
+        let [of_channels, of_patterns] = &self.subscriptions;
+        of_channels.store(channels, Ordering::Relaxed);
+        of_patterns.store(patterns, Ordering::Relaxed);
+    }
+
+    fn subscriptions(&self) -> (usize, usize) {
+        let [channels, patterns] = &self.subscriptions;
+        (channels.load(Ordering::Relaxed), patterns.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is of that type.
+    fn is(&self, wanted: Type) -> bool {
+        let subscribes = self.subscriptions() != (0, 0);
+        match wanted {
+            Type::Normal => !subscribes,
+            Type::Subscriber => subscribes,
+            Type::Replica => false,
+        }
+    }
+
     /// Closes the connection from outside.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
@@ -100,6 +124,7 @@ impl Card {
         let told = self.told.lock().clone();
         let age = now.saturating_duration_since(self.connected).as_secs();
         let idle = now.saturating_duration_since(told.last_active).as_secs();
+        let (channels, patterns) = self.subscriptions();
         let version = match told.protocol {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
@@ -107,12 +132,13 @@ impl Card {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "id={} addr={} laddr={} name={} age={age} idle={idle} flags=N db=0 sub=0 psub=0 ssub=0 \
+            "id={} addr={} laddr={} name={} age={age} idle={idle} flags={} db=0 sub={channels} psub={patterns} ssub=0 \
              multi=-1 cmd={} user=default redir=-1 resp={version} lib-name={} lib-ver={}",
             self.id,
             self.peer,
             self.local,
             told.name,
+            if (channels, patterns) == (0, 0) { 'N' } else { 'P' },
             told.last_command,
             told.library,
             told.library_version,
@@ -157,6 +183,7 @@ impl Clients {
             connected: now,
             stream,
             closing: AtomicBool::new(false),
+            subscriptions: Default::default(),
             told: Mutex::new(told),
         });
         cards.insert(id, Arc::clone(&card));
@@ -186,7 +213,7 @@ impl Clients {
         let wanted: Box<dyn Fn(&Card) -> bool> = match (word.as_slice(), filters.len()) {
             (_, 0) => Box::new(|_| true),
             (b"type", 2) => match client_type(filters.at(1)) {
-                Some(normal) => Box::new(move |_| normal),
+                Some(wanted) => Box::new(move |card| card.is(wanted)),
                 None => return reply_unknown_type(filters.at(1), replies),
             },
             (b"id", 2..) => {
@@ -245,7 +272,7 @@ impl Clients {
 #[derive(Debug)]
 struct Wanted<'a> {
     id: Option<i64>,
-    normal: bool,
+    of_type: Option<Type>,
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     default_user: bool,
@@ -256,7 +283,7 @@ impl Default for Wanted<'_> {
     fn default() -> Self {
         Self {
             id: None,
-            normal: true,
+            of_type: None,
             address: None,
             local_address: None,
             default_user: true,
@@ -284,7 +311,7 @@ impl<'a> Wanted<'a> {
                     }
                 },
                 b"type" => match client_type(value) {
-                    Some(normal) => wanted.normal = normal,
+                    Some(of_type) => wanted.of_type = Some(of_type),
                     None => {
                         reply_unknown_type(value, replies);
                         return None;
@@ -308,7 +335,7 @@ impl<'a> Wanted<'a> {
         let is = |wanted: Option<&[u8]>, address: SocketAddr| {
             wanted.is_none_or(|wanted| wanted == address.to_string().as_bytes())
         };
-        self.normal
+        self.of_type.is_none_or(|wanted| card.is(wanted))
             && self.default_user
             && self.id.is_none_or(|id| i64::try_from(card.id) == Ok(id))
             && is(self.address, card.peer)
@@ -317,11 +344,21 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether a type of client is the one that all clients here are; nothing if there is no such type.
-fn client_type(name: &[u8]) -> Option<bool> {
+/// What kinds of clients Redis tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Normal,
+    Subscriber,
+    /// Or a master: none comes to this door.
+    Replica,
+}
+
+/// The type of clients with this name, if there is one.
+fn client_type(name: &[u8]) -> Option<Type> {
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Some(true),
-        b"master" | b"replica" | b"slave" | b"pubsub" => Some(false),
+        b"normal" => Some(Type::Normal),
+        b"pubsub" => Some(Type::Subscriber),
+        b"master" | b"replica" | b"slave" => Some(Type::Replica),
         _ => None,
     }
 }

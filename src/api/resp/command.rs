@@ -82,6 +82,14 @@ pub enum Verb {
     /// An operation on keys, which goes its way as a value.
     Operate,
     Ping,
+    Psubscribe,
+    Publish,
+    Pubsub,
+    PubsubChannels,
+    PubsubHelp,
+    PubsubNumpat,
+    PubsubNumsub,
+    Punsubscribe,
     Quit,
     Reset,
     Role,
@@ -93,13 +101,29 @@ pub enum Verb {
     SlowlogHelp,
     SlowlogLen,
     SlowlogReset,
+    Subscribe,
     Time,
+    Unsubscribe,
     Unwatch,
     Wait,
     Watch,
 }
 
 impl Verb {
+    /// Whether a subscriber of RESP2 may call it.
+    pub(super) fn is_for_subscribers(self) -> bool {
+        matches!(
+            self,
+            Self::Subscribe
+                | Self::Psubscribe
+                | Self::Unsubscribe
+                | Self::Punsubscribe
+                | Self::Ping
+                | Self::Quit
+                | Self::Reset
+        )
+    }
+
     /// Whether it is executed at once between MULTI and EXEC.
     pub(super) fn ends_queueing(self) -> bool {
         matches!(
@@ -122,6 +146,8 @@ pub enum Group {
     List,
     /// What Redis does not have.
     Own,
+    /// About messages between clients.
+    Pubsub,
     /// About sets.
     Set,
     /// About sorted sets.
@@ -161,9 +187,11 @@ impl Flags {
     pub const NO_AUTH: Self = Self(1 << 8);
     /// Also while the node is busy.
     pub const ALLOW_BUSY: Self = Self(1 << 9);
+    /// Is about messages between clients.
+    pub const PUBSUB: Self = Self(1 << 10);
 
     /// The names that `COMMAND` uses, lowest bit first.
-    const NAMES: [&'static str; 10] = [
+    const NAMES: [&'static str; 11] = [
         "write",
         "readonly",
         "denyoom",
@@ -174,6 +202,7 @@ impl Flags {
         "fast",
         "no_auth",
         "allow_busy",
+        "pubsub",
     ];
 
     /// These properties and `other`.
@@ -284,6 +313,7 @@ impl Command {
             Group::Text => Some("@string"),
             Group::Hash => Some("@hash"),
             Group::List => Some("@list"),
+            Group::Pubsub => Some("@pubsub"),
             Group::Set => Some("@set"),
             Group::Sorted => Some("@sortedset"),
             Group::Together => Some("@transaction"),

@@ -10,13 +10,15 @@
 //! sides write their own flag before they read the other's, in one total order (`SeqCst`).
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mio::{Registry, Token as Source, Waker};
 use parking_lot::Mutex;
 
 use super::session::Found;
 use crate::protocol::boundary::{Reply, Token};
+use crate::protocol::change::Changes;
+use crate::protocol::message::Published;
 
 /// Names a connection: its place at the door, and its number, which no other connection ever has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub(super) enum Completion {
     Answer(Token, Reply),
     /// What a client waited for is found out.
     Found(Key, Found),
+    /// Clients of peers have published this.
+    Published(Vec<Published>),
+    /// These keys have changed.
+    Changed(Changes),
     /// The door is to close: in order, or at once.
     Close {
         /// Whether nothing is waited for.
@@ -39,9 +45,26 @@ pub(super) enum Completion {
     },
 }
 
+impl Completion {
+    /// The bytes of messages for subscribers in it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Published(messages) => messages.iter().map(Published::bytes).sum(),
+            Self::Changed(changes) => changes.iter().map(|(key, _)| key.len() + 64).sum(),
+            Self::Answer(..) | Self::Found(..) | Self::Close { .. } => 0,
+        }
+    }
+}
+
+/// How many bytes of messages for subscribers may wait for the door's thread; the rest is dropped, as
+/// subscribers are promised nothing. As much as may wait for one of them.
+const OFFERED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// The queue.
 pub(super) struct Completions {
     queue: Mutex<Vec<Completion>>,
+    /// The bytes of messages for subscribers in the queue.
+    offered: AtomicUsize,
     /// Whether the journal has changed since the door's thread looked.
     synced: AtomicBool,
     asleep: AtomicBool,
@@ -53,6 +76,7 @@ impl Completions {
     pub(super) fn new(registry: &Registry, source: Source) -> io::Result<Self> {
         Ok(Self {
             queue: Mutex::default(),
+            offered: AtomicUsize::new(0),
             synced: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             waker: Waker::new(registry, source)?,
@@ -63,6 +87,17 @@ impl Completions {
     pub(super) fn push(&self, completion: Completion) {
         self.queue.lock().push(completion);
         self.rouse();
+    }
+
+    /// Adds messages for subscribers, if not too many wait already.
+    pub(super) fn offer(&self, completion: Completion) {
+        let bytes = completion.bytes();
+        if self.offered.load(Ordering::Relaxed) + bytes > OFFERED_BYTES_MAX {
+            log::debug!("the door's thread is behind; {bytes} bytes for subscribers are dropped");
+            return;
+        }
+        self.offered.fetch_add(bytes, Ordering::Relaxed);
+        self.push(completion);
     }
 
     /// Says that the journal is durable further than before, or has stopped.
@@ -95,6 +130,8 @@ impl Completions {
         self.asleep.store(false, Ordering::SeqCst);
         let synced = self.synced.swap(false, Ordering::SeqCst);
         std::mem::swap(&mut *self.queue.lock(), taken);
+        let offered = taken.iter().map(Completion::bytes).sum();
+        self.offered.fetch_sub(offered, Ordering::Relaxed);
         synced
     }
 }

@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_std::task::{self, JoinHandle};
 
@@ -18,6 +18,7 @@ use super::door::Shared;
 use super::keys::Batch;
 use super::outgoing::{Outgoing, Place, Sent};
 use super::parse::Requests;
+use super::reply::{Protocol, Replies};
 use super::session::{Found, Pause, REPLIES_BYTES_MAX, Session, Wait};
 use crate::protocol::boundary::Token;
 use crate::server::Position;
@@ -25,6 +26,12 @@ use crate::server::Position;
 /// For how many bytes a connection that is closed after an error is read from, so that the error
 /// reaches the client: closing with bytes unread makes the kernel throw it away.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How much may wait for a subscriber that does not read before it is closed: at once, or if it stays
+/// beyond the second for the time. Redis' bounds for such clients.
+const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+const WAITING_BYTES_SOFT: usize = 8 * 1024 * 1024;
+const WAITING_SOFT_MAX: Duration = Duration::from_secs(60);
 
 /// How many buffers for replies are kept: as many connections as one turn serves, and again as many
 /// whose replies wait. 16 MiB at the very most, a hundredth of that in practice.
@@ -86,12 +93,15 @@ pub(super) struct Connection {
     /// Where the replies of this turn begin, if they wait for the batch.
     began: Option<Place>,
     asking: Option<JoinHandle<()>>,
+    /// Since when much has been waiting for its client.
+    behind_since: Option<Instant>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: &Shared, card: Arc<Card>) -> Self {
+    pub(super) fn new(shared: &Shared, card: Arc<Card>, place: usize) -> Self {
+        let key = Key { place, id: card.id() };
         Self {
-            session: Session::new(shared, Arc::clone(&card)),
+            session: Session::new(shared, Arc::clone(&card), key),
             card,
             requests: Requests::new(shared.settings().bulk_bytes_max),
             outgoing: Outgoing::default(),
@@ -104,6 +114,7 @@ impl Connection {
             timer_at: None,
             began: None,
             asking: None,
+            behind_since: None,
         }
     }
 
@@ -228,6 +239,26 @@ impl Connection {
         }
     }
 
+    /// The version in which its client wants what it is told.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.session.protocol()
+    }
+
+    /// Adds a message for a subscriber; whether it is to be closed, because it does not keep up.
+    pub(super) fn deliver(&mut self, message: &Replies, outputs: &mut Vec<Vec<u8>>) -> bool {
+        if matches!(self.next, Next::Close | Next::Linger(_) | Next::Leave) {
+            return false;
+        }
+        self.outgoing.replies(outputs).append(message);
+        let waiting = self.outgoing.waiting_bytes();
+        if waiting <= WAITING_BYTES_SOFT {
+            self.behind_since = None;
+            return false;
+        }
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        waiting > WAITING_BYTES_MAX || since.elapsed() >= WAITING_SOFT_MAX
+    }
+
     /// Answers what its client waited for.
     pub(super) fn found(&mut self, found: &Found, outputs: &mut Vec<Vec<u8>>) {
         if matches!(self.next, Next::Ask(_) | Next::Asked) {
@@ -296,7 +327,9 @@ impl Connection {
     }
 
     /// Lets go of everything it has borrowed.
-    pub(super) fn end(&mut self, inputs: &Buffers) {
+    pub(super) fn end(&mut self, shared: &Shared) {
+        let inputs = shared.inputs();
+        self.session.end(shared);
         self.requests.release(inputs);
         if let Some(asking) = self.asking.take() {
             // Nobody waits for its end.

@@ -179,6 +179,7 @@ fn reply_docs_of<'a>(commands: impl Iterator<Item = &'a Command> + Clone, replie
             Group::Hash => "hash",
             Group::List => "list",
             Group::Own => "quorumor",
+            Group::Pubsub => "pubsub",
             Group::Set => "set",
             Group::Sorted => "sorted-set",
             Group::Together => "transactions",

@@ -17,10 +17,12 @@ use mio::net::TcpListener;
 use super::buffers::Buffers;
 use super::clients::Clients;
 use super::completions::{Completion, Completions};
+use super::notify::Notify;
 use super::parse::BULK_BYTES_MAX;
 use super::porter::{COMPLETIONS, Porter};
+use super::pubsub::Subscriptions;
 use super::settings::Settings;
-use crate::server::{Answers, Node};
+use crate::server::{Answers, Listener, Node};
 
 /// Says why a door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +71,20 @@ pub struct Shared {
     counters: AtomicCounters,
     inputs: Buffers,
     answers: Arc<Answers>,
+    listener: Arc<Listener>,
+    subscriptions: Subscriptions,
+    notify: Notify,
     accepting_fails: AtomicBool,
 }
 
 impl Shared {
-    fn new(node: Node, settings: Settings, address: SocketAddr, answers: Arc<Answers>) -> Self {
+    fn new(
+        node: Node,
+        settings: Settings,
+        address: SocketAddr,
+        answers: Arc<Answers>,
+        listener: Arc<Listener>,
+    ) -> Self {
         Self {
             node,
             settings,
@@ -82,6 +93,9 @@ impl Shared {
             counters: AtomicCounters::default(),
             inputs: Buffers::new(),
             answers,
+            listener,
+            subscriptions: Subscriptions::default(),
+            notify: Notify::default(),
             accepting_fails: AtomicBool::new(false),
         }
     }
@@ -109,6 +123,21 @@ impl Shared {
     /// Tokens for requests that the shard answers later; the answers find their connection.
     pub fn answers(&self) -> &Answers {
         &self.answers
+    }
+
+    /// Who hears what is published at peers.
+    pub(super) fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+
+    /// Who has subscribed to what.
+    pub(super) fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// What is published of the changes of keys.
+    pub(super) fn notify(&self) -> &Notify {
+        &self.notify
     }
 
     /// Buffers for reading.
@@ -203,9 +232,14 @@ impl Door {
         let answers = node.answers(move |token, reply| {
             answering.push(Completion::Answer(token, reply));
         });
+        let (hearing, noticing) = (Arc::clone(&completions), Arc::clone(&completions));
+        let hearer = node.listen(
+            move |messages| hearing.offer(Completion::Published(messages)),
+            move |changes| noticing.offer(Completion::Changed(changes)),
+        );
         let bulk_bytes_max = settings.bulk_bytes_max.min(BULK_BYTES_MAX);
         let settings = Settings { bulk_bytes_max, ..settings };
-        let shared = Arc::new(Shared::new(node, settings, address, answers));
+        let shared = Arc::new(Shared::new(node, settings, address, answers, hearer));
         let porter = Porter::new(Arc::clone(&shared), poll, Arc::clone(&completions), listener);
         let porter = porter.map_err(failed)?;
         let ended = Arc::new(Ended::default());

@@ -13,6 +13,7 @@ use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::boundary::Reply;
 use crate::protocol::cell::{KEY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::protocol::glob;
+use crate::protocol::message::Published;
 use crate::protocol::operation::{Answer, Mode, Refused};
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::protocol::time::WallTime;
@@ -47,12 +48,23 @@ pub(super) struct Batch<'a> {
     /// How many commands were executed since it was left.
     commands: u64,
     entered_at: Option<Instant>,
+    /// What the clients of this batch publish.
+    pub(super) published: Vec<Published>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(node: &'a Node) -> Self {
         let now = node.wall();
-        Self { node, entered: None, waits: None, now, uses: 0, commands: 0, entered_at: None }
+        Self {
+            node,
+            entered: None,
+            waits: None,
+            now,
+            uses: 0,
+            commands: 0,
+            entered_at: None,
+            published: Vec::new(),
+        }
     }
 
     /// How writes are ordered.

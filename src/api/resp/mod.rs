@@ -8,6 +8,7 @@
 //! - [`parse`] makes requests of bytes, within limits; `words` does so for lines typed by a person.
 //! - [`session`] is one client's state and executes its requests, judged by [`command`]'s lists, which
 //!   [`describe`] also tells to clients. `keys` has those that must be fast, `info` what `INFO` tells.
+//! - `pubsub` knows who has subscribed to what, `notify` what changes of keys are published.
 //! - `own` has the commands that Redis does not have.
 //! - `ask` makes operations of the other commands on keys, `operate` has them executed and answered,
 //!   and `transaction` makes one of what stands between MULTI and EXEC.
@@ -25,7 +26,7 @@
 //! - Where Redis has a text for a case, it is Redis' text, because clients look into it.
 //! - A command whose meaning needs an order between peers is refused, never approximated.
 //!
-//! Left out: scripts, streams, subscriptions, users other than `default`, TLS (the door is meant
+//! Left out: scripts, streams, users other than `default`, TLS (the door is meant
 //! for loopback or a trusted network; peers speak QUIC), more than one database.
 
 mod ask;
@@ -38,11 +39,13 @@ pub mod describe;
 pub mod door;
 mod info;
 mod keys;
+mod notify;
 mod operate;
 mod outgoing;
 mod own;
 pub mod parse;
 mod porter;
+mod pubsub;
 #[cfg(test)]
 mod redis_tests;
 pub mod reply;

@@ -148,6 +148,7 @@ impl Outgoing {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.forget_sent();
                     return Ok(Sent::Part { progress });
                 }
                 Err(error) => return Err(error),
@@ -156,6 +157,20 @@ impl Outgoing {
         self.bytes.clear();
         self.sent = 0;
         Ok(Sent::All)
+    }
+
+    /// Forgets what has left, once that is much: a client that is always a little behind, as subscribers
+    /// may be, must not keep all that it was ever told.
+    fn forget_sent(&mut self) {
+        if self.sent >= MOVED_BYTES_MAX && 2 * self.sent >= self.bytes.len() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// How many bytes wait to be sent.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.bytes.len() - self.sent + self.held.len() - self.moved
     }
 
     /// Whether nothing is left to be said, now or later.

@@ -18,7 +18,7 @@
 //! write it. An edge is told once, so a connection remembers that it may have more to read.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -32,8 +32,12 @@ use super::completions::{Completion, Completions, Key};
 use super::connection::{Connection, Turn};
 use super::door::Shared;
 use super::keys::Batch;
+use super::pubsub;
+use super::reply::Replies;
 use super::session::{Found, Until, Wait};
 use crate::protocol::boundary::Token;
+use crate::protocol::change::Changes;
+use crate::protocol::message::Published;
 use crate::server::{Journaled, Position};
 
 /// How long a client may take none of its replies before it is given up: long enough for a laptop to
@@ -208,6 +212,8 @@ impl Porter {
                         self.go_on(key.place);
                     }
                 }
+                Completion::Published(messages) => self.deliver(&messages),
+                Completion::Changed(changes) => self.notify(&changes),
                 Completion::Close { at_once: true } => at_once = true,
                 Completion::Close { at_once: false } => self.close(),
             }
@@ -342,6 +348,7 @@ impl Porter {
             });
             batch.breathe();
         }
+        let published = std::mem::take(&mut batch.published);
         let position = batch.finish();
         for place in failed {
             self.drop_connection(place);
@@ -358,9 +365,63 @@ impl Porter {
             self.go_on(place);
         }
         self.served = served;
+        if !published.is_empty() {
+            self.deliver(&published);
+            shared.node().publish(published, Some(shared.listener()));
+        }
         if position.is_some() {
             // It may have been synced, or have stopped, before these were in the line.
             self.look_at_journal();
+        }
+    }
+
+    /// Hands messages to those who have subscribed to them here.
+    fn deliver(&mut self, messages: &[Published]) {
+        let shared = Arc::clone(&self.shared);
+        if shared.subscriptions().is_empty() {
+            return;
+        }
+        let mut touched = BTreeSet::new();
+        for Published { channel, message } in messages {
+            // The same bytes for all who subscribed in the same way and speak the same version.
+            let mut written: Option<(Option<Box<[u8]>>, Replies)> = None;
+            for (key, pattern) in shared.subscriptions().receivers(channel) {
+                let Some(connection) = find(&mut self.connections, key) else { continue };
+                let protocol = connection.protocol();
+                let fits = written
+                    .take()
+                    .filter(|(of, bytes)| bytes.protocol() == protocol && *of == pattern);
+                let (_, bytes) = written.insert(fits.unwrap_or_else(|| {
+                    let mut bytes = Replies::new(Vec::new(), protocol);
+                    pubsub::write_message(pattern.as_deref(), channel, message, &mut bytes);
+                    (pattern, bytes)
+                }));
+                if connection.deliver(bytes, &mut self.outputs) {
+                    log::warn!(
+                        "client {} is closed: it does not read what it subscribed to",
+                        connection.card.id()
+                    );
+                    touched.remove(&key.place);
+                    self.drop_connection(key.place);
+                } else {
+                    touched.insert(key.place);
+                }
+            }
+        }
+        for place in touched {
+            self.go_on(place);
+        }
+    }
+
+    /// Publishes, to clients at this door, what has changed at this peer.
+    fn notify(&mut self, changes: &Changes) {
+        let shared = Arc::clone(&self.shared);
+        if shared.subscriptions().is_empty() {
+            return;
+        }
+        for (key, change) in changes {
+            let messages: Vec<Published> = shared.notify().messages(key, *change).collect();
+            self.deliver(&messages);
         }
     }
 
@@ -485,7 +546,7 @@ impl Porter {
         match self.shared.clients().join(stream, peer, settings.clients_max) {
             Ok(card) => {
                 self.shared.count_connection();
-                let connection = Some(Box::new(Connection::new(&self.shared, card)));
+                let connection = Some(Box::new(Connection::new(&self.shared, card, place)));
                 match self.connections.get_mut(place) {
                     Some(free) => *free = connection,
                     None => self.connections.push(connection),
@@ -543,7 +604,7 @@ impl Porter {
             // Its place may be another's by its turn.
             self.line.retain(|queued| *queued != place);
         }
-        connection.end(self.shared.inputs());
+        connection.end(&self.shared);
         self.shared.clients().leave(&connection.card);
         self.free.push(place);
     }

@@ -14,12 +14,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::clients::{Card, valid_name};
 use super::command::{self, Command, Flags, Refusal, Verb};
+use super::completions::Key;
 use super::door::Shared;
 use super::keys::{self, Batch};
 use super::parse::{Arguments, Requests, Trust, integer};
+use super::pubsub::{Subscribed, Topic};
 use super::reply::{Protocol, Replies};
 use super::transaction::Transaction;
 use super::{describe, info, operate, own};
+use crate::protocol::message::{PUBLISHED_BYTES_MAX, Published};
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::server::Holder;
 
@@ -111,11 +114,14 @@ pub struct Session {
     replying: Replying,
     last_write: Option<(Stamp, Dot)>,
     transaction: Transaction,
+    /// Where its connection is found.
+    key: Key,
+    subscribed: Subscribed,
 }
 
 impl Session {
     /// A client that has just connected.
-    pub fn new(shared: &Shared, card: Arc<Card>) -> Self {
+    pub(super) fn new(shared: &Shared, card: Arc<Card>, key: Key) -> Self {
         Self {
             card,
             authenticated: shared.settings().password.is_none(),
@@ -123,7 +129,14 @@ impl Session {
             replying: Replying::On,
             last_write: None,
             transaction: Transaction::default(),
+            key,
+            subscribed: Subscribed::default(),
         }
+    }
+
+    /// The client has gone.
+    pub(super) fn end(&mut self, shared: &Shared) {
+        shared.subscriptions().forget(self.key, &self.card, &mut self.subscribed);
     }
 
     /// The version in which this client wants its replies.
@@ -207,6 +220,18 @@ impl Session {
                 replies.error(LOADING);
                 Next::Go
             }
+            Ok(command)
+                if self.subscribed.count() > 0
+                    && self.protocol == Protocol::Resp2
+                    && !command.verb.is_for_subscribers() =>
+            {
+                replies.error(format!(
+                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                     RESET are allowed in this context",
+                    command.name
+                ));
+                Next::Go
+            }
             Ok(command) if self.authenticated || command.flags.has(Flags::NO_AUTH) => {
                 *last = Some(command.name);
                 self.execute(shared, batch, command, arguments, replies)
@@ -274,7 +299,8 @@ impl Session {
             Verb::Discard => self.transaction.discard(replies),
             Verb::Watch => self.transaction.watch(batch, arguments, replies),
             Verb::Unwatch => self.transaction.unwatch(replies),
-            Verb::Ping => ping(arguments, replies),
+            Verb::Ping => self.ping(arguments, replies),
+            Verb::Publish => publish(shared, batch, arguments, replies),
             Verb::Echo => replies.bulk(arguments.at(1)),
             Verb::Wait => return self.wait(arguments, replies),
             Verb::OwnStamp => own::stamp(self.last_write, replies),
@@ -313,6 +339,12 @@ impl Session {
             Verb::Info => replies.verbatim(&info::text(shared, arguments.skip(1))),
             Verb::Time => time(replies),
             Verb::Role => role(replies),
+            Verb::Subscribe | Verb::Psubscribe | Verb::Unsubscribe | Verb::Punsubscribe => {
+                self.subscribe(shared, command.verb, arguments.skip(1), replies);
+            }
+            Verb::PubsubChannels => shared.subscriptions().reply_channels(rest, replies),
+            Verb::PubsubNumpat => shared.subscriptions().reply_patterns(replies),
+            Verb::PubsubNumsub => shared.subscriptions().reply_counts(rest, replies),
             Verb::OwnMembers => own::members(shared, replies),
             Verb::OwnMode => own::mode(shared, replies),
             Verb::Command => describe::reply_all(replies),
@@ -321,8 +353,11 @@ impl Session {
             Verb::CommandGetkeys => describe::reply_keys(rest, replies),
             Verb::CommandInfo => describe::reply_infos(rest, replies),
             Verb::CommandList => describe::reply_list(rest, replies),
-            Verb::ConfigGet => shared.settings().reply_matching(rest, replies),
-            Verb::ConfigSet => shared.settings().reply_immutable(rest, replies),
+            Verb::ConfigGet => shared.settings().reply_matching(shared.notify(), rest, replies),
+            Verb::ConfigSet => {
+                shared.settings().set(shared.notify(), rest, replies);
+                shared.node().hear_changes(shared.listener(), shared.notify().is_on());
+            }
             Verb::ConfigResetstat => {
                 shared.reset_counters();
                 replies.ok();
@@ -495,8 +530,44 @@ impl Session {
         self.protocol = Protocol::Resp2;
         self.replying = Replying::On;
         self.transaction = Transaction::default();
+        self.end(shared);
         replies.speak(Protocol::Resp2);
         replies.simple("RESET");
+    }
+
+    /// `PING [message]`; a subscriber of RESP2 gets its answer in the shape of a message.
+    fn ping(&self, arguments: Arguments<'_>, replies: &mut Replies) {
+        match arguments.len() {
+            3.. => replies.error("ERR wrong number of arguments for 'ping' command"),
+            _ if self.subscribed.count() > 0 && self.protocol == Protocol::Resp2 => {
+                replies.array(2);
+                replies.bulk("pong");
+                replies.bulk(arguments.get(1).unwrap_or_default());
+            }
+            2 => replies.bulk(arguments.at(1)),
+            _ => replies.simple("PONG"),
+        }
+    }
+
+    /// `SUBSCRIBE` and its relatives.
+    fn subscribe(
+        &mut self,
+        shared: &Shared,
+        verb: Verb,
+        names: Arguments<'_>,
+        replies: &mut Replies,
+    ) {
+        let topic = match verb {
+            Verb::Psubscribe | Verb::Punsubscribe => Topic::Pattern,
+            _ => Topic::Channel,
+        };
+        let who = (topic, self.key, &*self.card);
+        match verb {
+            Verb::Subscribe | Verb::Psubscribe => {
+                shared.subscriptions().subscribe(who, &mut self.subscribed, names, replies);
+            }
+            _ => shared.subscriptions().unsubscribe(who, &mut self.subscribed, names, replies),
+        }
     }
 
     /// `CLIENT REPLY ON|OFF|SKIP`.
@@ -550,13 +621,22 @@ fn reply_bad_name(what: &str, replies: &mut Replies) {
     replies.error(format!("ERR {what} cannot contain spaces, newlines or special characters."));
 }
 
-/// `PING [message]`.
-fn ping(arguments: Arguments<'_>, replies: &mut Replies) {
-    match arguments.len() {
-        1 => replies.simple("PONG"),
-        2 => replies.bulk(arguments.at(1)),
-        _ => replies.error("ERR wrong number of arguments for 'ping' command"),
+/// `PUBLISH channel message`: answers how many get it from this peer.
+fn publish(
+    shared: &Shared,
+    batch: &mut Batch<'_>,
+    arguments: Arguments<'_>,
+    replies: &mut Replies,
+) {
+    let (channel, message) = (arguments.at(1), arguments.at(2));
+    let published = Published { channel: channel.into(), message: message.into() };
+    if published.bytes() > PUBLISHED_BYTES_MAX {
+        return replies.error(format!(
+            "ERR too long: a message, which travels to all peers, may take {PUBLISHED_BYTES_MAX} bytes"
+        ));
     }
+    replies.count(shared.subscriptions().receivers(channel).len());
+    batch.published.push(published);
 }
 
 /// `SELECT index`: there is one database.

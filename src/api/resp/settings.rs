@@ -1,12 +1,13 @@
 //! What the operator has decided about this door, and how clients see it through `CONFIG`.
 //!
-//! Settings are given at the start and do not change: `CONFIG SET` is refused with Redis' text for a
-//! setting that cannot change while running. `CONFIG GET` answers what client libraries and tools ask
+//! Settings are given at the start and do not change, except for `notify-keyspace-events`: `CONFIG SET` of
+//! others is refused with Redis' text for a setting that cannot change while running. `CONFIG GET` answers what client libraries and tools ask
 //! before they work (`save`, `appendonly`, `databases`, `maxmemory`, ...) as far as it is true here.
 //! The password is never among them, and it is not kept either: only a keyed hash of it is.
 
 use ring::hmac;
 
+use super::notify::Notify;
 use super::parse::{Arguments, BULK_BYTES_MAX};
 use super::reply::Replies;
 use crate::protocol::glob;
@@ -17,6 +18,12 @@ pub const CLIENTS_MAX: usize = 10_000;
 /// The longest pattern that a client may ask with. Matching takes up to pattern times text steps, so
 /// a pattern of megabytes against long keys would hold up everybody else; Redis has no limit.
 pub const PATTERN_BYTES_MAX: usize = 4096;
+
+/// The setting that says which changes of keys are published.
+const NOTIFY: &str = "notify-keyspace-events";
+
+/// How much may wait for a client that does not read, as Redis writes it; see `connection`.
+const OUTPUT_LIMITS: &str = "normal 0 0 0 slave 0 0 0 pubsub 33554432 8388608 60";
 
 /// What the operator has decided about this door.
 #[derive(Debug, Clone)]
@@ -77,18 +84,19 @@ impl std::fmt::Debug for Password {
 
 impl Settings {
     /// Every setting that clients can ask for, by the name that Redis gives it.
-    fn all(&self) -> [(&'static str, String); 14] {
+    fn all(&self, notify: &Notify) -> [(&'static str, String); 15] {
         let yes_no = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
         [
             ("appendfsync", "no".to_owned()),
             ("appendonly", "no".to_owned()),
+            ("client-output-buffer-limit", OUTPUT_LIMITS.to_owned()),
             ("cluster-enabled", "no".to_owned()),
             ("databases", "1".to_owned()),
             ("hz", "10".to_owned()),
             ("maxclients", self.clients_max.to_string()),
             ("maxmemory", "0".to_owned()),
             ("maxmemory-policy", "noeviction".to_owned()),
-            ("notify-keyspace-events", String::new()),
+            (NOTIFY, notify.letters()),
             ("proto-max-bulk-len", self.bulk_bytes_max.to_string()),
             ("protected-mode", yes_no(self.protected)),
             ("save", String::new()),
@@ -98,13 +106,19 @@ impl Settings {
     }
 
     /// Answers `CONFIG GET pattern [pattern ...]`.
-    pub(super) fn reply_matching(&self, patterns: Arguments<'_>, replies: &mut Replies) {
+    pub(super) fn reply_matching(
+        &self,
+        notify: &Notify,
+        patterns: Arguments<'_>,
+        replies: &mut Replies,
+    ) {
         if patterns.iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
             return reply_pattern_too_long(replies);
         }
         let patterns: Vec<Vec<u8>> = patterns.iter().map(<[u8]>::to_ascii_lowercase).collect();
         let asked = |name: &str| patterns.iter().any(|it| glob::matches(it, name.as_bytes()));
-        let settings: Vec<_> = self.all().into_iter().filter(|(name, _)| asked(name)).collect();
+        let settings: Vec<_> =
+            self.all(notify).into_iter().filter(|(name, _)| asked(name)).collect();
         replies.map(settings.len());
         for (name, value) in settings {
             replies.bulk(name);
@@ -113,17 +127,27 @@ impl Settings {
     }
 
     /// Answers `CONFIG SET setting value [setting value ...]`: a setting may be set to what it is,
-    /// which is how tools make sure of it; anything else is an error.
-    pub(super) fn reply_immutable(&self, pairs: Arguments<'_>, replies: &mut Replies) {
+    /// which is how tools make sure of it, and `notify-keyspace-events` to anything that it can be.
+    ///
+    /// All are set or none is.
+    pub(super) fn set(&self, notify: &Notify, pairs: Arguments<'_>, replies: &mut Replies) {
         if !pairs.len().is_multiple_of(2) {
             return replies.error("ERR wrong number of arguments for 'config|set' command");
         }
-        let settings = self.all();
+        let settings = self.all(notify);
+        let mut letters = None;
         for index in (0..pairs.len()).step_by(2) {
             let (given, value) = (pairs.at(index), pairs.at(index + 1));
             let shown = String::from_utf8_lossy(&given[..given.len().min(64)]);
             let mut known = settings.iter();
             match known.find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(given)) {
+                Some((NOTIFY, _)) if Notify::default().set(value) => letters = Some(value),
+                Some((NOTIFY, _)) => {
+                    return replies.error(format!(
+                        "ERR CONFIG SET failed (possibly related to argument '{shown}') - Invalid \
+                         event class character. Use 'Ag$lshzxeKEtmdn'."
+                    ));
+                }
                 Some((_, ours)) if ours.as_bytes() == value => {}
                 Some(_) => {
                     return replies.error(format!(
@@ -137,6 +161,9 @@ impl Settings {
                     ));
                 }
             }
+        }
+        if let Some(letters) = letters {
+            notify.set(letters);
         }
         replies.ok();
     }

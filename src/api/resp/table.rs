@@ -9,7 +9,7 @@ use super::ask::{Ask, Asked, Misread, hashes, keys, lists, sets, sorted, text};
 use super::command::{Command, Flags, Group, Verb};
 use crate::protocol::operation::{Operation, Why};
 
-use Group::{Connection, Generic, Hash, List, Own, Server, Set, Sorted, Text, Together};
+use Group::{Connection, Generic, Hash, List, Own, Pubsub, Server, Set, Sorted, Text, Together};
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.and(Flags::FAST);
@@ -22,6 +22,7 @@ const TOGETHER: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).an
 const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
 const DOOR: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
 const ABOUT_CLIENT: Flags = ALWAYS.and(Flags::NOSCRIPT);
+const ABOUT_TOPICS: Flags = ABOUT_CLIENT.and(Flags::PUBSUB);
 const ADMIN: Flags = ALWAYS.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 
 /// Describes a command: what it does, its name, arity (negative: at least), flags, and where it
@@ -204,6 +205,12 @@ pub(super) static SERVED: &[Command] = &[
     row(Verb::Discard, "discard", 1, TOGETHER, Together, "2.0.0", "Drops a transaction."),
     row(Verb::Watch, "watch", -2, TOGETHER, Together, "2.2.0", "Lets the next transaction depend on keys.").all_keys(1),
     row(Verb::Unwatch, "unwatch", 1, TOGETHER, Together, "2.2.0", "Lets it depend on nothing."),
+    row(Verb::Subscribe, "subscribe", -2, ABOUT_TOPICS, Pubsub, "2.0.0", "Hears what is published on channels, at any peer."),
+    row(Verb::Unsubscribe, "unsubscribe", -1, ABOUT_TOPICS, Pubsub, "2.0.0", "Hears it no longer."),
+    row(Verb::Psubscribe, "psubscribe", -2, ABOUT_TOPICS, Pubsub, "2.0.0", "Hears what is published on channels that match."),
+    row(Verb::Punsubscribe, "punsubscribe", -1, ABOUT_TOPICS, Pubsub, "2.0.0", "Hears it no longer."),
+    row(Verb::Publish, "publish", 3, ALWAYS_FAST.and(Flags::PUBSUB), Pubsub, "2.0.0", "Tells subscribers at all peers; says how many are at this one."),
+    row(Verb::Pubsub, "pubsub", -2, Flags::NONE, Pubsub, "2.8.0", "About subscriptions at this peer.").with(PUBSUB),
     row(Verb::Slowlog, "slowlog", -2, Flags::NONE, Server, "2.2.12", "About slow commands, which are not kept.").with(SLOWLOG),
     row(Verb::Latency, "latency", -2, Flags::NONE, Server, "2.8.13", "About delays, which are not kept.").with(LATENCY),
     row(Verb::Acl, "acl", -2, Flags::NONE, Server, "6.0.0", "About users.").with(ACL),
@@ -284,7 +291,7 @@ static CONFIG: &[Command] = &[
     row(Verb::ConfigHelp, "config|help", 2, ALWAYS, Server, "5.0.0", HELP_SUMMARY),
     row(Verb::ConfigResetstat, "config|resetstat", 2, ADMIN, Server, "2.0.0", "Sets the counters of this door to zero."),
     row(Verb::ConfigRewrite, "config|rewrite", 2, ADMIN, Server, "2.8.0", "Refused: settings are given at the start."),
-    row(Verb::ConfigSet, "config|set", -4, ADMIN, Server, "2.0.0", "Refused: settings are given at the start.")
+    row(Verb::ConfigSet, "config|set", -4, ADMIN, Server, "2.0.0", "Changes notify-keyspace-events; all else is given at the start.")
         .taking("<setting> <value> ..."),
 ];
 
@@ -302,6 +309,16 @@ static OBJECT: &[Command] = &[
         .taking("<key>")
         .second_key(),
     row(Verb::ObjectHelp, "object|help", 2, ALWAYS, Generic, "6.2.0", HELP_SUMMARY),
+];
+
+#[rustfmt::skip]
+static PUBSUB: &[Command] = &[
+    row(Verb::PubsubChannels, "pubsub|channels", -2, ALWAYS.and(Flags::PUBSUB), Pubsub, "2.8.0", "Returns the channels that have subscribers here.")
+        .taking("[<pattern>]"),
+    row(Verb::PubsubHelp, "pubsub|help", 2, ALWAYS, Pubsub, "6.2.0", HELP_SUMMARY),
+    row(Verb::PubsubNumpat, "pubsub|numpat", 2, ALWAYS.and(Flags::PUBSUB), Pubsub, "2.8.0", "Counts the patterns that have subscribers here."),
+    row(Verb::PubsubNumsub, "pubsub|numsub", -2, ALWAYS.and(Flags::PUBSUB), Pubsub, "2.8.0", "Counts the subscribers of channels here.")
+        .taking("[<channel> ...]"),
 ];
 
 #[rustfmt::skip]
@@ -365,13 +382,12 @@ pub(super) static NOT_YET: &[&str] = &[
     "lastsave",
     "lcs", "lolwut",
     "migrate", "monitor", "pfadd",
-    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psubscribe", "psync", "publish",
-    "pubsub", "punsubscribe", "readonly", "readwrite", "replconf", "replicaof",
+    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psync", "readonly", "readwrite", "replconf", "replicaof",
     "restore", "restore-asking", "save", "script",
     "shutdown", "slaveof",
     "sort", "sort_ro", "spublish",
-    "ssubscribe", "subscribe", "sunsubscribe", "swapdb", "sync",
-    "unsubscribe", "xack", "xadd", "xautoclaim", "xclaim", "xdel", "xgroup", "xinfo", "xlen",
+    "ssubscribe", "sunsubscribe", "swapdb", "sync",
+    "xack", "xadd", "xautoclaim", "xclaim", "xdel", "xgroup", "xinfo", "xlen",
     "xpending", "xrange", "xread", "xreadgroup", "xrevrange", "xsetid", "xtrim",
     "zdiff", "zdiffstore", "zinter", "zintercard", "zinterstore",
 

@@ -13,6 +13,7 @@ use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::server::{Node, NodeConfig};
 
 mod own_tests;
+mod pubsub_tests;
 
 /// How long a story waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -221,7 +221,9 @@ fn beyond(shown: Shown<'_>, end: End) -> i64 {
         End::Left => elements.next(),
         End::Right => elements.next_back(),
     };
-    outermost.map_or(0, |(place, _)| match end {
+    // The first push to the left goes left of zero: by that its place tells to which end it was.
+    let first = if end == End::Left { -SPACING } else { 0 };
+    outermost.map_or(first, |(place, _)| match end {
         End::Left => place.number.saturating_sub(SPACING),
         End::Right => place.number.saturating_add(SPACING),
     })
