@@ -449,6 +449,9 @@ impl Node {
         if self.inner().leaving.has_begun() {
             return Some("the node is leaving the cluster".to_owned());
         }
+        if let Some(why) = self.inner().twin.met() {
+            return Some(format!("the node gives way: {why}"));
+        }
         let durable = self.inner().durable.as_ref()?;
         match durable.state() {
             State::Open => None,

@@ -16,6 +16,7 @@
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
 //! - `members`: who belongs to the cluster, and leaving it.
+//! - `twin`: giving way to a node with the same identity.
 //! - `backup`: all that it holds as one stream, and back.
 
 mod ask;
@@ -28,6 +29,7 @@ mod node;
 mod operate;
 mod status;
 mod tell;
+mod twin;
 
 pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};
@@ -41,3 +43,4 @@ pub use durable::{Journaled, StorageConfig};
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};
+pub use twin::GaveWay;

@@ -20,6 +20,7 @@ use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
 use super::status::{Damaged, MessageCount, Sent};
+use super::twin::Twin;
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
     Sent as Queued,
@@ -108,6 +109,8 @@ pub(super) struct Inner {
     pub(super) filling: AtomicBool,
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
+    /// Whether another node has our identity and stays in place of this one.
+    pub(super) twin: Twin,
     pub(super) asked: Asked,
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
@@ -182,6 +185,7 @@ impl Node {
             closed: AtomicBool::new(false),
             filling: AtomicBool::new(filling),
             leaving: Leaving::default(),
+            twin: Twin::default(),
             asked: Asked::default(),
             durable,
             sent: Sent::default(),
@@ -466,7 +470,8 @@ impl Inner {
     /// Whether clients' writes are taken.
     fn takes_writes(&self) -> bool {
         let is_open = self.durable.as_ref().is_none_or(Durable::is_open);
-        is_open && !self.leaving.has_begun() && !self.is_closed()
+        let stays = !self.leaving.has_begun() && self.twin.met().is_none();
+        is_open && stays && !self.is_closed()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -503,6 +508,7 @@ impl Inner {
         match event {
             // The links have told their story themselves.
             NetEvent::Refused { .. } => {}
+            NetEvent::GivesWay { why } => self.twin.meet(why),
             NetEvent::Up { peer, name, address, round_trip, .. } => {
                 self.handle(Input::PeerUp(peer, round_trip));
                 self.reset_timer(self.detector.linked(net, self.now(), peer, &name));
