@@ -238,6 +238,8 @@ impl Shard {
         }
         if self.collection.slice.is_none() {
             self.retire_the_lost(now, output);
+            // Where there is nobody to report to, nobody asks for it.
+            self.make_reportable(output);
             let Some(stable) = self.stable() else { return };
             self.collection.slice = Some((stable, Dot { origin: Origin(0), seq: 0 }));
         }
