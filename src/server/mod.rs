@@ -15,6 +15,7 @@
 //! - `tell`: what it prints of what happens.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `status`: what it says about itself.
+//! - `progress`: how far it is when it is filled by another.
 //! - `members`: who belongs to the cluster, and leaving it.
 //! - `twin`: giving way to a node with the same identity.
 //! - `backup`: all that it holds as one stream, and back.
@@ -27,6 +28,7 @@ mod durable;
 mod members;
 mod node;
 mod operate;
+mod progress;
 mod status;
 mod tell;
 mod twin;
@@ -42,5 +44,6 @@ pub use detect::Liveness;
 pub use durable::{Journaled, StorageConfig};
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
+pub use progress::FillStatus;
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};
 pub use twin::GaveWay;

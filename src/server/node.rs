@@ -19,6 +19,7 @@ use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
+use super::progress::FillWords;
 use super::status::{Damaged, MessageCount, Sent};
 use super::twin::Twin;
 use crate::net::{
@@ -115,6 +116,7 @@ pub(super) struct Inner {
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
     damaged: Damaged,
+    pub(super) fill_words: FillWords,
 }
 
 /// The shard and the output that its inputs share.
@@ -190,6 +192,7 @@ impl Node {
             durable,
             sent: Sent::default(),
             damaged: Damaged::default(),
+            fill_words: FillWords::default(),
             config,
         });
         if let Some(durable) = &inner.durable {
