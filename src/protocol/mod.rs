@@ -18,7 +18,7 @@ pub mod message;
 pub mod operation;
 pub mod profile;
 mod push;
-mod rebuild;
+pub mod rebuild;
 pub mod record;
 pub mod recovery;
 mod repair;
