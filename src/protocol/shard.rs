@@ -458,7 +458,10 @@ impl Shard {
             match merged {
                 Merged::Won { lost } => {
                     for loser in lost {
-                        self.conflict(key.clone(), stamp, loser, output);
+                        let forgotten = loser.is_deletion && saw_nothing;
+                        if !forgotten || !self.had_collected(dot, loser.dot) {
+                            self.conflict(key.clone(), stamp, loser.stamp, output);
+                        }
                     }
                     if self.config.trace {
                         output.events.push(Event::Visible { key, stamp, dot });
