@@ -437,6 +437,7 @@ impl Shard {
             let key = cell.key.clone();
             let append = &mut output.append;
             let mark = append.mark();
+            let saw_nothing = cell.seen.is_empty();
             let lost = keeps_records.then(|| (cell.field.clone(), cell.seen.clone()));
             if keeps_records {
                 // Before it goes away into the store.
