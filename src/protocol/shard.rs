@@ -99,6 +99,14 @@ pub(crate) enum Careless {
     OpensTheGate,
     /// Damage is not mended.
     LeavesDamage,
+    /// It passes on what has lost to something that it holds.
+    RelaysLosers,
+    /// What an earlier life of a member had counts for the present one.
+    KeepsOldRows,
+    /// It collects although it does not hold all that the members report.
+    IgnoresRows,
+    /// It collects what it holds itself, whoever else does.
+    CollectsEarly,
 }
 
 /// What became of a write of a peer.
