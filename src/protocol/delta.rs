@@ -98,6 +98,7 @@ pub struct Chunk {
     /// The number of this part within the exchange, from 0.
     pub number: u32,
     /// What is left of each write; never a part of that.
+    #[serde(with = "super::packed")]
     pub writes: Vec<Write>,
     /// With the last part: what the sender held when the exchange began.
     pub captured: Option<Captured>,

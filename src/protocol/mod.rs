@@ -16,6 +16,7 @@ mod index;
 pub mod membership;
 pub mod message;
 pub mod operation;
+mod packed;
 pub mod profile;
 mod push;
 pub mod rebuild;
