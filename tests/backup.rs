@@ -342,6 +342,51 @@ fn members_leave_and_are_named_by_a_few_digits() {
     set(&nodes[0], "goes", "on");
 }
 
+/// A node that has left and is started again on its directory is a member again, which it says; what
+/// was deleted meanwhile stays deleted, also at the others.
+#[test]
+fn a_node_that_left_and_is_started_again_is_a_member_again() {
+    let with_data = ["--data", "data"];
+    let one = NodeProcess::start_with("one", &[], &with_data);
+    let mut two = NodeProcess::start_with("two", &[one.listen], &with_data);
+    let state = || {
+        let said = succeed(quorumor().args(["members", "--json", "--http", &one.http.to_string()]));
+        let members: Vec<Value> = serde_json::from_str(&said).expect("JSON");
+        let member = members.into_iter().find(|member| member["name"] == "two")?;
+        Some((member["state"].as_str()?.to_owned(), member["node"].clone()))
+    };
+    let (_, id) = eventually("both to be linked", state);
+    set(&two, "deleted", "later");
+    set(&two, "kept", "for good");
+    eventually("the writes", || (get(&one, "kept") == bulk("for good")).then_some(()));
+    succeed(quorumor().args(["leave", "--http", &two.http.to_string()]));
+    eventually("its process to end", || (!two.is_alive()).then_some(()));
+    eventually("it to have left", || (state()?.0 == "left").then_some(()));
+    assert_eq!(one.ask(&["DEL", "deleted"]), Reply::Integer(1));
+    eventually("the deletion to be forgotten", || {
+        (one.status()["collection"]["tombstones"] == 0).then_some(())
+    });
+    let words = "had left its cluster and has been started again";
+    assert!(!two.output().contains(words));
+
+    two.start_again(&[]);
+    assert!(two.output().contains(words), "{}", two.output());
+    eventually("it to be a member", || (state()? == ("up".to_owned(), id.clone())).then_some(()));
+    eventually("what it missed", || {
+        let agrees = one.status()["digest"] == two.status()["digest"];
+        (agrees && two.status()["filling"] == false).then_some(())
+    });
+    for node in [&one, &two] {
+        assert_eq!(get(node, "kept"), bulk("for good"));
+        assert_eq!(get(node, "deleted"), Reply::Nothing);
+    }
+    set(&two, "takes", "part");
+    eventually("its write", || (get(&one, "takes") == bulk("part")).then_some(()));
+    two.end();
+    two.start_again(&[]);
+    assert_eq!(two.output().matches(words).count(), 1, "{}", two.output());
+}
+
 /// One connection too many is told so; when others close, there is room again.
 #[test]
 fn too_many_connections_are_told_so() {

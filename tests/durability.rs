@@ -143,3 +143,15 @@ fn a_directory_has_one_owner() {
     assert!(finished.stderr.contains("quorumor-data"), "{}", finished.stderr);
     assert!(finished.stderr.contains(&node.id().to_string()), "{}", finished.stderr);
 }
+
+/// A peer that is alone forgets what was deleted: nobody else can bring it back.
+#[test]
+fn a_peer_by_itself_forgets_its_deletions() {
+    let node = NodeProcess::start("alone", &[]);
+    assert_eq!(node.ask(&["SET", "k", "v"]), Reply::Simple("OK".into()));
+    assert_eq!(node.ask(&["DEL", "k"]), Reply::Integer(1));
+    eventually("the tombstone to be collected", || {
+        (node.status()["tombstones_collected"] == 1).then_some(())
+    });
+    assert_eq!(node.status()["collection"]["tombstones"], 0);
+}

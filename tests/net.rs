@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop at once")]
 
+#[path = "net/twins.rs"]
+mod twins;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -139,6 +142,10 @@ impl Node {
                 _ => None,
             })
         })
+    }
+
+    fn gives_way(&self) -> bool {
+        self.count(|event| matches!(event, NetEvent::GivesWay { .. })) > 0
     }
 
     fn count(&self, wanted: impl Fn(&NetEvent) -> bool) -> usize {
@@ -386,18 +393,6 @@ fn hints_lead_to_links_and_leave_room_for_seeds() {
     assert_eq!(a.net.discovery().candidates, 1 + taken);
     assert!(a.net.dial(c.address()));
     a.wait_up(&c);
-}
-
-#[test]
-fn a_copied_identity_is_told_from_oneself() {
-    let secret = secret();
-    let (a, copy) = (Recipe::new(&secret, 1).start(), Recipe::new(&secret, 1).start());
-    a.net.dial(copy.address());
-    for node in [&a, &copy] {
-        let (reason, why) = node.wait_refused();
-        assert_eq!(reason, RefusedReason::Clone);
-        assert!(why.contains("copied"), "{why}");
-    }
 }
 
 /// However the dials cross, each pair ends up with one link and hears of exactly one.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
+use futures_lite::future;
 use serde::Serialize;
 
 use super::Exit;
@@ -89,7 +90,12 @@ pub async fn run(args: NodeArgs) -> Exit {
     {
         return Exit::Failed.because(format!("cannot write {}: {error}", path.display()));
     }
-    futures_lite::future::or(shutdown.requested(), opened.node.left()).await;
+    let ended = async {
+        future::or(shutdown.requested(), opened.node.left()).await;
+        Exit::Ok
+    };
+    let gave_way = async { Exit::Refused.because(opened.node.gave_way().await) };
+    let exit = future::or(ended, gave_way).await;
     if let Some(path) = &settings.ready_file {
         // Not ready any more; a file that somebody else removed is as good.
         let _ = fs::remove_file(path);
@@ -97,7 +103,7 @@ pub async fn run(args: NodeArgs) -> Exit {
     opened.resp.close().await;
     opened.http.close().await;
     opened.node.close().await;
-    Exit::Ok
+    exit
 }
 
 async fn open(settings: &Settings) -> Result<Opened, Exit> {

@@ -115,6 +115,7 @@ fn status_text(status: &Value) -> String {
         lines
             .push("filling      itself anew from its peers; shows what has come so far".to_owned());
     }
+    lines.extend(fill_text(status));
     lines.extend(collection_text(status));
     lines.push(format!("peers        {}", peers.len()));
     for peer in peers {
@@ -135,6 +136,22 @@ fn status_text(status: &Value) -> String {
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// How far it has come if another node fills it.
+fn fill_text(status: &Value) -> Option<String> {
+    let fill = status.get("fill")?.as_object()?;
+    let number = |name: &str| fill.get(name).and_then(Value::as_f64).unwrap_or_default();
+    Some(format!(
+        "filled       {} %: {} of about {} cells, {:.1} of {:.1} MB, in {:.1} s, from {}",
+        number("percent"),
+        number("cells"),
+        number("cells_expected"),
+        number("bytes") / 1e6,
+        number("bytes_expected") / 1e6,
+        number("seconds"),
+        fill.get("from").and_then(Value::as_str).unwrap_or("?")
+    ))
 }
 
 /// Whom the collection of tombstones waits for.

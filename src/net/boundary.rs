@@ -150,6 +150,12 @@ pub enum NetEvent {
         /// Its contents. They may share memory with frames that came along: copy what is kept.
         bytes: Bytes,
     },
+    /// Another running node has our identity and has been running longer: this one has to end.
+    /// Several peers may say so.
+    GivesWay {
+        /// Who has, for people.
+        why: String,
+    },
     /// Somebody was not let in, or did not let us in.
     Refused {
         /// Where it is.

@@ -23,6 +23,7 @@ use super::frame::{FrameReader, STREAM_PUSH};
 use super::hello::{Ending, Farewell, FarewellCode, HELLO_BYTES_MAX, Hello, RefusedReason};
 use super::identity::node_id_of_certificate;
 use super::link::{Introduction, Link};
+use super::twins::Standing;
 use super::{Net, NetEvent};
 use crate::protocol::id::NodeId;
 
@@ -181,14 +182,16 @@ impl Net {
                 return Err(Farewell::new(FarewellCode::Clone, words).into());
             }
             let link = self.introduce(connection, peer, &greeted.hello)?;
+            self.part_twins(&link).await?;
             self.admit(&link)?;
             return Ok(self.start(link, to_peer, greeted));
         }
         let greeted = self.read_hello(connection).await?;
         if peer == self.node_id() {
-            return Err(self.myself_or_clone(&greeted.hello).into());
+            return Err(self.myself_or_twin(&greeted.hello, connection).into());
         }
         let link = self.introduce(connection, peer, &greeted.hello)?;
+        self.part_twins(&link).await?;
         if !self.admit_unless_linked(&link, greeted.hello.linked)? {
             connection.close(FarewellCode::Duplicate.number(), b"there is a link already");
             return Ok(Met::Known(peer));
@@ -210,7 +213,8 @@ impl Net {
         peer: NodeId,
         hello: &Hello,
     ) -> Result<Arc<Link>, Farewell> {
-        let introduction = Introduction { peer, name: hello.name.clone(), run: hello.run };
+        let Standing { age, run } = hello.standing();
+        let introduction = Introduction { peer, name: hello.name.clone(), run, age };
         let closing = || Farewell::new(FarewellCode::ShuttingDown, "shutting down");
         let handler = self.handler().ok_or_else(closing)?;
         Ok(Link::new(self, handler, connection.clone(), introduction))
@@ -252,28 +256,15 @@ impl Net {
             run: self.run(),
             linked,
             extra: self.extra().to_vec(),
+            age_ms: u64::try_from(self.standing().age.as_millis()).unwrap_or(u64::MAX),
         }
         .to_bytes()
-    }
-
-    fn myself_or_clone(&self, hello: &Hello) -> Farewell {
-        if hello.run == self.run() {
-            return Farewell::new(FarewellCode::Myself, "this is the node itself");
-        }
-        Farewell::new(
-            FarewellCode::Clone,
-            format!(
-                "'{}' and '{}' have the same identity {}: a data directory was copied",
-                self.name(),
-                hello.name,
-                self.node_id()
-            ),
-        )
     }
 
     /// Makes what a QUIC error says about an attempt known.
     pub(super) fn ended(&self, address: SocketAddr, error: &ConnectionError) -> Met {
         let ending = Ending::of(error);
+        self.heed(&ending);
         match (&ending, ending.refused()) {
             (Ending::Theirs(Farewell { code: FarewellCode::Myself, .. }), _) => Met::Myself,
             (_, Some(reason)) => {
@@ -453,6 +444,7 @@ mod tests {
                 run: 1,
                 linked: false,
                 extra: Vec::new(),
+                age_ms: 0,
             };
             let mut stream = Link::open_push(&self.connection, hello.to_bytes()).await.unwrap();
             stream.write_all(then).await.unwrap();

@@ -12,13 +12,19 @@
 //! it has, unless the other has started anew (another `run`), or says that it has no link while
 //! ours is older than a handshake takes: then ours is dead and is replaced.
 //!
+//! **One run per node.** Two nodes with one key are settled in `twins.rs`; for that the hello says for
+//! how long its speaker has been running.
+//!
 //! A link that ends says why in QUIC's close frame, in words that both sides can print.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
 use serde::{Deserialize, Serialize};
+
+use super::twins::Standing;
 
 /// The wire version spoken by this program.
 const VERSION: u16 = 1;
@@ -49,6 +55,8 @@ pub(super) struct Hello {
     /// What the rooms above tell each other.
     #[serde(with = "serde_bytes")]
     pub(super) extra: Vec<u8>,
+    /// For how long the speaker has been running.
+    pub(super) age_ms: u64,
 }
 
 /// Why a peer was refused, or refused us: the kinds that are counted.
@@ -68,7 +76,7 @@ pub enum RefusedReason {
     Silent,
     /// It was sent away a while ago and may not come back yet.
     Quarantined,
-    /// It has our own identity, but is not us: a copied data directory.
+    /// It has the identity of another running node: a copied data directory.
     Clone,
     /// There are too many peers, or too many at the door at once.
     Busy,
@@ -108,10 +116,12 @@ pub(super) enum FarewellCode {
     Replaced = 11,
     /// The peer did not answer for a while and is taken for dead; it may come back.
     Unanswered = 12,
+    /// Another node has the same identity and has been running longer: the peer gives way.
+    Twin = 13,
 }
 
 impl FarewellCode {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::ShuttingDown,
         Self::Duplicate,
         Self::Myself,
@@ -124,6 +134,7 @@ impl FarewellCode {
         Self::Busy,
         Self::Replaced,
         Self::Unanswered,
+        Self::Twin,
     ];
 
     /// The number on the wire.
@@ -143,7 +154,7 @@ impl FarewellCode {
             | Self::Myself
             | Self::Replaced
             | Self::Unanswered => None,
-            Self::Clone => Some(RefusedReason::Clone),
+            Self::Clone | Self::Twin => Some(RefusedReason::Clone),
             Self::Version => Some(RefusedReason::Version),
             Self::Cluster => Some(RefusedReason::Cluster),
             Self::Malformed => Some(RefusedReason::Malformed),
@@ -202,6 +213,11 @@ impl Hello {
             return Err(malformed("too much is added to it"));
         }
         Ok(hello)
+    }
+
+    /// For how long its speaker has been running, and in which run.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { age: Duration::from_millis(self.age_ms), run: self.run }
     }
 
     /// Refuses a peer of another cluster, in words that make sense on both sides.
@@ -355,6 +371,7 @@ mod tests {
             run: 7,
             linked: false,
             extra: vec![1, 2, 3],
+            age_ms: 70_000,
         }
     }
 

@@ -33,6 +33,7 @@ use super::hello::{Ending, Farewell, FarewellCode};
 use super::outage::Outage;
 use super::socket::pause;
 use super::tuning::EXCHANGES_MAX;
+use super::twins::Standing;
 use super::{Handler, Lane, Net, NetEvent, PeerInfo, Sent};
 use crate::protocol::id::NodeId;
 
@@ -65,6 +66,8 @@ pub(super) struct Link {
     /// Which run of the peer this is a link to.
     pub(super) run: u64,
     pub(super) since: Instant,
+    /// For how long the peer had been running when it greeted us.
+    age: Duration,
     pub(super) connection: Connection,
     pub(super) address: SocketAddr,
     handler: Handler,
@@ -107,6 +110,7 @@ pub(super) struct Introduction {
     pub(super) peer: NodeId,
     pub(super) name: String,
     pub(super) run: u64,
+    pub(super) age: Duration,
 }
 
 /// Frames that wait to be written to one stream, and who writes them.
@@ -196,6 +200,7 @@ impl Link {
             name: introduction.name,
             run: introduction.run,
             since: net.now(),
+            age: introduction.age,
             address: super::emulation::canonical(connection.remote_address()),
             outage: Mutex::new(Outage::new(&connection)),
             connection,
@@ -211,6 +216,11 @@ impl Link {
             frames_received: AtomicU64::new(0),
             heard_nanos: AtomicU64::new(0),
         })
+    }
+
+    /// For how long the peer has been running, and in which run.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { age: self.age.saturating_add(self.since.elapsed()), run: self.run }
     }
 
     /// Tells the handler that the link is up, and starts the tasks that serve it. `to_peer` and

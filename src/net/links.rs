@@ -95,6 +95,7 @@ impl Net {
             *self.inner.refusals.lock().counts.entry(reason).or_default() += 1;
         }
         link.shut(self, ending);
+        self.heed(ending);
         self.inner.links_changed.notify(usize::MAX);
     }
 }

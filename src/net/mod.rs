@@ -20,7 +20,8 @@
 //! What each file is about:
 //! - `identity`: the secret, keys, certificates, ids; `tuning`: QUIC's settings and their reasons.
 //! - `driver`: the thread that QUIC runs on; `socket`: UDP under quinn; `emulation`: a profile's network in between.
-//! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in.
+//! - `hello`: the first words on a connection, and the words at its end; `door`: who gets in;
+//!   `twins`: two nodes with one key.
 //! - `candidates`: which addresses are worth dialling; `dial`: keeping them dialled; `discovery`:
 //!   finding them on the LAN; `outage` and `congestion`: a cut is survived, and that it has healed is
 //!   noticed at once.
@@ -62,6 +63,7 @@ mod links;
 mod outage;
 mod socket;
 mod tuning;
+mod twins;
 
 pub use boundary::{
     DATAGRAM_BYTES_MAX, Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo,
@@ -104,6 +106,7 @@ struct Inner {
     extra: Vec<u8>,
     /// Drawn at every start; tells this run from the last.
     run: u64,
+    since: Instant,
     limits: Limits,
     local_address: SocketAddr,
     client: quinn::ClientConfig,
@@ -183,6 +186,7 @@ impl Net {
             name: config.name,
             extra: config.hello,
             run: u64::from_be_bytes(run),
+            since: Instant::now(),
             limits: config.limits,
             local_address,
             client: quic.client,

@@ -66,6 +66,28 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// within the patience for an exchange, unless they come more than a hundred a second.
 const TOLD_MAX: usize = 1_024;
 
+/// How much there is of what is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Cells.
+    pub cells: u64,
+    /// About how many bytes they have, with their names.
+    pub bytes: u64,
+}
+
+/// How far a delta of several parts has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Who sends it.
+    pub from: NodeId,
+    /// What has come.
+    pub brought: Load,
+    /// What the sender expected to send when it began; a hint, and not what is waited for.
+    pub expected: Load,
+    /// When the first part came.
+    pub since: Time,
+}
+
 /// A part of a delta.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Chunk {
@@ -76,9 +98,12 @@ pub struct Chunk {
     /// The number of this part within the exchange, from 0.
     pub number: u32,
     /// What is left of each write; never a part of that.
+    #[serde(with = "super::packed")]
     pub writes: Vec<Write>,
     /// With the last part: what the sender held when the exchange began.
     pub captured: Option<Captured>,
+    /// With the first part of several: about how much there is in all. Only shown to people.
+    pub load: Option<Load>,
 }
 
 /// What the sender of a delta was like when the exchange began.
@@ -118,6 +143,7 @@ pub(super) struct Outgoing {
     next_number: u32,
     credit: u32,
     overrun: bool,
+    load: Option<Load>,
 }
 
 /// The receiving end of an exchange.
@@ -129,6 +155,9 @@ pub(super) struct Incoming {
     pub(super) deadline: Time,
     /// How many writes it brought that were missing.
     pub(super) writes: usize,
+    brought: Load,
+    expected: Option<Load>,
+    since: Time,
     id: ExchangeId,
     /// Numbers of the chunks applied, plus one.
     arrived: Intervals,
@@ -175,7 +204,7 @@ impl Exchanges {
         peer: NodeId,
         round: RoundId,
         chunk: &Chunk,
-        deadline: Time,
+        now: Time,
     ) -> Option<usize> {
         let id = chunk.exchange;
         let is_it = |(from, one): &(NodeId, Incoming)| *from == peer && one.round == round;
@@ -188,7 +217,7 @@ impl Exchanges {
         if self.incoming.len() >= EXCHANGES_MAX && !chunk.is_only() {
             return None;
         }
-        self.incoming.push((peer, Incoming::new(round, id, deadline)));
+        self.incoming.push((peer, Incoming::new(round, id, now)));
         Some(self.incoming.len() - 1)
     }
 
@@ -199,6 +228,15 @@ impl Exchanges {
             Some((_, one)) => one.id == chunk.exchange,
             None => self.told.contains(&(peer, round, chunk.against)),
         }
+    }
+
+    /// How far the largest delta has come that is being received in several parts.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let under_way = self.incoming.iter().filter_map(|(from, delta)| {
+            let (brought, since) = (delta.brought, delta.since);
+            delta.expected.map(|expected| Progress { from: *from, brought, expected, since })
+        });
+        under_way.max_by_key(|progress| progress.expected.cells)
     }
 
     /// Forgets what `peer` was told.
@@ -270,6 +308,7 @@ impl Outgoing {
             next_number: 0,
             credit: CREDIT_CHUNKS,
             overrun: false,
+            load: None,
         })
     }
 
@@ -337,7 +376,19 @@ impl Outgoing {
         self.next_number += 1;
         let is_last = self.next_dot(store).is_none();
         let captured = if is_last { self.captured.take() } else { None };
-        Some(Chunk { exchange: self.id, against: self.against, number, writes, captured })
+        let load = self.load.filter(|_| number == 0 && !is_last);
+        Some(Chunk { exchange: self.id, against: self.against, number, writes, captured, load })
+    }
+
+    /// About how much it brings in all: of the dots that the receiver lacks, many may have been
+    /// replaced, and then there are fewer cells.
+    pub(super) fn estimate(&mut self, store: &Store) {
+        let lacking = self.ranges.iter().map(|(_, first, last)| (last - first).saturating_add(1));
+        let lacking = lacking.fold(0, u64::saturating_add);
+        let (all, bytes) = (store.cells() as u64, store.bytes() as u64);
+        let cells = lacking.min(all);
+        let bytes = u128::from(bytes) * u128::from(cells) / u128::from(all.max(1));
+        self.load = Some(Load { cells, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) });
     }
 
     /// The next cell to send; passes over what is not kept any more.
@@ -393,8 +444,25 @@ impl Outgoing {
 
 impl Incoming {
     /// The receiving end of an exchange of which a first chunk has come.
-    fn new(round: RoundId, id: ExchangeId, deadline: Time) -> Self {
-        Self { round, deadline, writes: 0, id, arrived: Intervals::default(), end: None }
+    fn new(round: RoundId, id: ExchangeId, now: Time) -> Self {
+        Self {
+            round,
+            deadline: now + PATIENCE,
+            writes: 0,
+            brought: Load::default(),
+            expected: None,
+            since: now,
+            id,
+            arrived: Intervals::default(),
+            end: None,
+        }
+    }
+
+    /// Takes note of what a part has brought, and of how much it says that there is in all.
+    pub(super) fn brought(&mut self, load: Load, expected: Option<Load>) {
+        self.brought.cells = self.brought.cells.saturating_add(load.cells);
+        self.brought.bytes = self.brought.bytes.saturating_add(load.bytes);
+        self.expected = expected.or(self.expected);
     }
 
     /// Takes note that the chunk `number` was applied; the sender's vector once all were.

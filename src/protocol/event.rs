@@ -5,6 +5,7 @@
 
 use super::cell::Key;
 use super::change::Change;
+use super::delta::Progress;
 use super::digest::DigestHash;
 use super::id::{NodeId, Origin};
 use super::message::RoundId;
@@ -48,6 +49,8 @@ pub enum Event {
         /// How many writes it brought that were missing.
         writes: usize,
     },
+    /// One more part has come of a delta of several.
+    Filling(Progress),
     /// A delta was given up before its end; another round makes good for it.
     GivenUp {
         /// The peer at the other end.

@@ -17,7 +17,7 @@ use super::store::Fingerprint;
 use super::version::VersionVector;
 
 /// The number of the message format; another one is refused.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 5;
 
 /// Names one round, or one question; drawn at random by whoever opens it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -109,6 +109,7 @@ pub enum Message {
     /// New writes, sent at once by their writer or a relay. Lost: a round brings them.
     Push {
         /// The writes.
+        #[serde(with = "super::packed")]
         writes: Vec<Write>,
         /// The peers to which the receiver is to pass them on, if any.
         relay: Option<Span>,

@@ -42,7 +42,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How long a node waits for a donor while all that it is linked with begin anew as well.
-const LONELY_MAX: Duration = Duration::from_secs(30);
+pub const LONELY_MAX: Duration = Duration::from_secs(30);
 
 /// How long a node waits for a donor that has collected as much as it has to hold, while there are
 /// only others: longer than it takes to greet everybody again.

@@ -14,7 +14,8 @@
 //! waits for it but the next round.
 
 use super::boundary::{Lane, Output};
-use super::delta::{Captured, Chunk, Outgoing, PATIENCE};
+use super::cell::CellWrite;
+use super::delta::{Captured, Chunk, Load, Outgoing, PATIENCE, Progress};
 use super::digest::{Digest, DigestHash};
 use super::event::{Event, Misdeed};
 use super::id::NodeId;
@@ -48,6 +49,11 @@ impl Shard {
             output.events.push(Event::RoundOpened { peer, round });
         }
         self.sender().send(peer, Lane::Exchange { round, last: true }, open, output);
+    }
+
+    /// How far the delta has come that brings this node most of what it lacks, if one does.
+    pub fn progress(&self) -> Option<Progress> {
+        self.exchanges.progress()
     }
 
     /// What this node holds, in short.
@@ -144,6 +150,7 @@ impl Shard {
         let id = ExchangeId(self.rng.u32(..));
         let exchange = Outgoing::new(round, id, captured, theirs, now + PATIENCE);
         let Some(mut exchange) = exchange else { return false };
+        exchange.estimate(&self.store);
         let Some(chunk) = exchange.next_chunk(&self.store, self.config.delta_bytes_max) else {
             return false;
         };
@@ -216,6 +223,10 @@ impl Shard {
         output: &mut Output,
     ) {
         let writes = std::mem::take(&mut chunk.writes);
+        let load = Load {
+            cells: writes.iter().map(|write| write.cells.len() as u64).sum(),
+            bytes: writes.iter().flat_map(|write| &write.cells).map(name_and_value_bytes).sum(),
+        };
         self.compare(peer, round, &writes, output);
         let Some(merged) = self.apply(peer, writes, output) else { return };
         let missing = merged.iter().filter(|merge| **merge != Merge::Known).count();
@@ -223,11 +234,12 @@ impl Shard {
             let wish = Wish { take: true, give: false };
             self.receive_digest(now, peer, round, Digest(theirs), wish, output);
         }
-        let followed = self.exchanges.follow(peer, round, &chunk, now + PATIENCE);
+        let followed = self.exchanges.follow(peer, round, &chunk, now);
         let Some(at) = followed else { return };
-        let Chunk { number, captured, .. } = chunk;
+        let Chunk { number, captured, load: expected, .. } = chunk;
         let incoming = &mut self.exchanges.incoming[at].1;
         incoming.writes += missing;
+        incoming.brought(load, expected);
         let captured = incoming.applied(number, captured, now + PATIENCE);
         let last = captured.is_some();
         if let Some(captured) = captured {
@@ -248,6 +260,9 @@ impl Shard {
             self.counters.deltas_filled += 1;
             output.events.push(Event::Filled { peer, round, writes: incoming.writes });
             self.compared(peer, round, output);
+        }
+        if !last && let Some(progress) = self.exchanges.progress() {
+            output.events.push(Event::Filling(progress));
         }
         // After the only part there is no stream to end.
         if !last || number > 0 {
@@ -280,4 +295,10 @@ impl Shard {
             output.events.push(Event::GivenUp { peer, round });
         }
     }
+}
+
+/// What a cell counts for in the store: its name and its value.
+fn name_and_value_bytes(cell: &CellWrite) -> u64 {
+    let value = cell.content.value().map_or(0, <[u8]>::len);
+    (cell.key.len() + cell.field.as_bytes().len() + value) as u64
 }

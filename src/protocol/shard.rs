@@ -100,6 +100,14 @@ pub(crate) enum Careless {
     OpensTheGate,
     /// Damage is not mended.
     LeavesDamage,
+    /// It passes on what has lost to something that it holds.
+    RelaysLosers,
+    /// What an earlier life of a member had counts for the present one.
+    KeepsOldRows,
+    /// It collects although it does not hold all that the members report.
+    IgnoresRows,
+    /// It collects what it holds itself, whoever else does.
+    CollectsEarly,
 }
 
 /// What became of a write of a peer.
@@ -441,6 +449,7 @@ impl Shard {
             let (key, field) = (cell.key.clone(), cell.field.clone());
             let append = &mut output.append;
             let mark = append.mark();
+            let saw_nothing = cell.seen.is_empty();
             let lost = keeps_records.then(|| cell.seen.clone());
             if keeps_records {
                 // Before it goes away into the store.
@@ -463,7 +472,11 @@ impl Shard {
             match merged {
                 Merged::Won { lost } => {
                     for loser in lost {
-                        self.conflict((key.clone(), field.clone()), stamp, loser, output);
+                        let forgotten = loser.is_deletion && saw_nothing;
+                        if !forgotten || !self.had_collected(dot, loser.dot) {
+                            let name = (key.clone(), field.clone());
+                            self.conflict(name, stamp, loser.stamp, output);
+                        }
                     }
                     if let Some((change, was_there)) = change {
                         self.tell_change(&key, change, was_there, output);
@@ -738,7 +751,7 @@ mod tests {
     use super::*;
     use crate::protocol::cell::{KEY_BYTES_MAX, Seen, WRITE_BYTES_MAX};
     use crate::protocol::codec;
-    use crate::protocol::delta::Chunk;
+    use crate::protocol::delta::{Chunk, Load};
     use crate::protocol::digest::{Digest, DigestHash};
     use crate::protocol::id::Origin;
     use crate::protocol::message::{ExchangeId, Wish};
@@ -1053,7 +1066,7 @@ mod tests {
         let against = DigestHash::of(&claiming(&[(1, 1), (2, 1)]));
         let exchange = ExchangeId(7);
         let captured = Some(Captured { vector, lamport: Lamport(2), horizon: None });
-        let chunk = Chunk { exchange, against, number: 0, writes: vec![], captured };
+        let chunk = Chunk { exchange, against, number: 0, writes: vec![], captured, load: None };
         Message::Delta { round, chunk, digest: None }
     }
 
@@ -1071,6 +1084,42 @@ mod tests {
         let dot = Dot { origin: Origin(9), seq: u64::MAX };
         let message = |round| captured(round, claiming(&[(9, u64::MAX)]));
         assert_eq!(after(message).1, [Misdeed::Overclaim { dot }]);
+    }
+
+    /// Of a delta of several parts the receiver knows how far it has come, until it is over.
+    #[test]
+    fn how_far_a_long_delta_has_come_is_known() {
+        let mut cluster = Cluster::new(2, |config| {
+            config.eager = false;
+            config.delta_bytes_max = 1_000;
+        });
+        for n in 0..100 {
+            cluster.set(0, &format!("key{n:02}"), &"v".repeat(95));
+        }
+        cluster.pass(Duration::from_secs(5));
+        assert!(cluster.is_converged());
+        let parts: Vec<_> = cluster
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Filling(progress) => Some(*progress),
+                _ => None,
+            })
+            .collect();
+        assert!(parts.len() >= 5, "{parts:?}");
+        for part in &parts {
+            assert_eq!((part.from, part.expected), (NodeId(1), Load { cells: 100, bytes: 10_000 }));
+            assert_eq!(part.brought.bytes, 100 * part.brought.cells);
+        }
+        let cells = parts.iter().map(|part| part.brought.cells);
+        assert!(cells.clone().is_sorted_by(|one, other| one < other) && cells.max() < Some(100));
+        assert!(cluster.shards.iter().all(|shard| shard.progress().is_none()));
+        // A short one says nothing.
+        cluster.events.clear();
+        cluster.set(0, "key", "value");
+        cluster.pass(Duration::from_secs(5));
+        assert!(cluster.is_converged());
+        assert!(!cluster.events.iter().any(|event| matches!(event, Event::Filling(_))));
     }
 
     #[test]

@@ -52,13 +52,24 @@ const CELL_BYTES_EXTRA: usize = 200;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fingerprint(u128);
 
+/// A version that was replaced by one whose writer does not say that it had seen it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loser {
+    /// Its place in the order.
+    pub stamp: Stamp,
+    /// Its name.
+    pub dot: Dot,
+    /// Whether it is a tombstone: of one that was collected, nobody can say that it was seen.
+    pub is_deletion: bool,
+}
+
 /// What became of one cell of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Merged {
     /// It is now what the cell holds.
     Won {
         /// Versions that it replaced although its writer had not seen them.
-        lost: Vec<Stamp>,
+        lost: Vec<Loser>,
     },
     /// A greater version stood already.
     Lost {
@@ -861,7 +872,8 @@ pub(super) mod tests {
             self.store.forget_displaced();
             match merged {
                 Merged::Won { lost } => {
-                    let lost: BTreeSet<Dot> = lost.iter().map(|stamp| before[stamp]).collect();
+                    let lost: BTreeSet<Dot> =
+                        lost.iter().map(|loser| before[&loser.stamp]).collect();
                     let unseen = displaced.into_iter().filter(|dot| !past.contains(dot)).collect();
                     if with_fields {
                         prop_assert!(lost.is_subset(&unseen), "{lost:?} {unseen:?}");

@@ -33,6 +33,7 @@ use crate::net::NodeIdentity;
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
+use crate::protocol::roster::State as MemberState;
 use crate::protocol::shard::Shard;
 use crate::storage::{
     Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
@@ -206,6 +207,18 @@ pub(super) fn rise(
         recovery.doubt();
     }
     let (shard, append) = recovery.into_shard(config, dice);
+    let mut members = shard.members();
+    if members.any(|(node, member)| node == identity.node_id() && member.state == MemberState::Left)
+    {
+        // To start it again is a wish as clear as the one to leave, and the later one. To refuse would
+        // leave no way back from a `leave` that was a mistake but to give up the directory.
+        log::warn!(
+            "this node had left its cluster and has been started again: it is a member again as soon \
+             as it meets another; to keep it out, end it and remove {}",
+            storage.directory.display()
+        );
+    }
+    drop(members);
     let mut position = Position::default();
     for piece in append.pieces() {
         position = journal.append(piece);
@@ -448,6 +461,9 @@ impl Node {
     pub fn refuses_writes(&self) -> Option<String> {
         if self.inner().leaving.has_begun() {
             return Some("the node is leaving the cluster".to_owned());
+        }
+        if let Some(why) = self.inner().twin.met() {
+            return Some(format!("the node gives way: {why}"));
         }
         let durable = self.inner().durable.as_ref()?;
         match durable.state() {

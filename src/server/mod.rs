@@ -16,7 +16,9 @@
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `publish`: what clients tell each other, at this node and at peers.
 //! - `status`: what it says about itself.
+//! - `progress`: how far it is when it is filled by another.
 //! - `members`: who belongs to the cluster, and leaving it.
+//! - `twin`: giving way to a node with the same identity.
 //! - `backup`: all that it holds as one stream, and back.
 
 mod ask;
@@ -27,9 +29,11 @@ mod durable;
 mod members;
 mod node;
 mod operate;
+mod progress;
 mod publish;
 mod status;
 mod tell;
+mod twin;
 
 pub use crate::protocol::restore::Restored;
 pub use crate::storage::{Position, Stopped};
@@ -42,5 +46,7 @@ pub use detect::Liveness;
 pub use durable::{Journaled, StorageConfig};
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
 pub use node::{Entered, Node, StartError};
+pub use progress::FillStatus;
 pub use publish::Listener;
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};
+pub use twin::GaveWay;

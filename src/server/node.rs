@@ -19,8 +19,10 @@ use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::members::Leaving;
+use super::progress::FillWords;
 use super::publish::Listeners;
 use super::status::{Damaged, MessageCount, Sent};
+use super::twin::Twin;
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
     Sent as Queued,
@@ -111,11 +113,14 @@ pub(super) struct Inner {
     pub(super) filling: AtomicBool,
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
+    /// Whether another node has our identity and stays in place of this one.
+    pub(super) twin: Twin,
     pub(super) asked: Asked,
     pub(super) listeners: Listeners,
     pub(super) durable: Option<Durable>,
     pub(super) sent: Sent,
     damaged: Damaged,
+    pub(super) fill_words: FillWords,
 }
 
 /// The shard and the output that its inputs share.
@@ -187,11 +192,13 @@ impl Node {
             closed: AtomicBool::new(false),
             filling: AtomicBool::new(filling),
             leaving: Leaving::default(),
+            twin: Twin::default(),
             asked: Asked::default(),
             listeners: Listeners::default(),
             durable,
             sent: Sent::default(),
             damaged: Damaged::default(),
+            fill_words: FillWords::default(),
             config,
         });
         if let Some(durable) = &inner.durable {
@@ -470,7 +477,8 @@ impl Inner {
     /// Whether clients' writes are taken.
     fn takes_writes(&self) -> bool {
         let is_open = self.durable.as_ref().is_none_or(Durable::is_open);
-        is_open && !self.leaving.has_begun() && !self.is_closed()
+        let stays = !self.leaving.has_begun() && self.twin.met().is_none();
+        is_open && stays && !self.is_closed()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -507,6 +515,7 @@ impl Inner {
         match event {
             // The links have told their story themselves.
             NetEvent::Refused { .. } => {}
+            NetEvent::GivesWay { why } => self.twin.meet(why),
             NetEvent::Up { peer, name, address, round_trip, .. } => {
                 self.handle(Input::PeerUp(peer, round_trip));
                 self.reset_timer(self.detector.linked(net, self.now(), peer, &name));

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::detect::Liveness;
 use super::durable::Durable;
 use super::node::Node;
+use super::progress::FillStatus;
 use crate::net::discovery::DiscoveryStatus;
 use crate::protocol::boundary::Counters;
 use crate::protocol::config::Durability;
@@ -264,6 +265,9 @@ pub struct Status {
     pub memory_bytes_max: Option<usize>,
     /// Whether this node fills itself anew from its peers, and shows only what has come so far.
     pub filling: bool,
+    /// How far it has come if another node is sending it much that it lacks, be it all or what it
+    /// missed.
+    pub fill: Option<FillStatus>,
     /// How the collection of tombstones gets on.
     pub collection: Collection,
     /// Keys that show something.
@@ -328,6 +332,7 @@ impl Node {
             memory_bytes: shard.store().memory_bytes(),
             memory_bytes_max: shard.config().memory_bytes_max,
             filling: shard.is_filling(),
+            fill: shard.progress().map(|progress| FillStatus::of(&progress, self.now())),
             collection: Collection::of(shard, self.now()),
             keys: shard.store().keys_live(),
             cells: shard.store().cells(),

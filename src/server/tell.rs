@@ -29,6 +29,14 @@ impl Inner {
                 conflict.loser,
                 conflict.winner
             ),
+            Event::Filling(progress) => {
+                if let Some(words) = self.fill_words.part(now, progress) {
+                    log::info!("{words}");
+                }
+            }
+            Event::Filled { peer, writes, .. } if self.fill_words.is_over() => {
+                log::info!("filled by {peer:?}: all has come; {writes} writes were missing");
+            }
             Event::Filled { peer, writes, .. } => {
                 log::debug!("{peer:?} brought {writes} writes that were missing");
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::{Checks, Fault};
-use super::plan::{Act, Plan};
+use super::plan::{Act, ClientRequest, Delivery, Plan, Wires};
 use super::scenario::Scenario;
 use super::trial;
 use super::world::{Tamper, World};
@@ -19,6 +19,7 @@ use crate::protocol::config::Durability;
 use crate::protocol::delta::{Captured, EXCHANGES_MAX};
 use crate::protocol::digest::DigestHash;
 use crate::protocol::message::Message;
+use crate::protocol::profile::Profile;
 use crate::protocol::shard::{Careless, Shard};
 use crate::protocol::stamp::Dot;
 use crate::protocol::store::Fingerprint;
@@ -390,4 +391,95 @@ fn a_tombstone_that_stays_is_noticed() {
         Box::new(|_, _, envelope| !matches!(envelope.message, Message::Report { .. }))
     };
     Breach::of("deletes", withhold).is_noticed("collected", "tombstones are left");
+}
+
+/// Who is quiet where what a tombstone had beaten is to be seen to come back.
+const BUT_RESURRECTION: &[&str] = &[
+    "vector",
+    "shown",
+    "batch",
+    "conflict",
+    "order",
+    "same",
+    "acknowledged",
+    "alarm",
+    "collected",
+];
+
+/// A breach of the rules of collection.
+fn collecting(scenario: &'static str, careless: Careless) -> Breach {
+    Breach { careless, ..Breach::of(scenario, nothing) }
+}
+
+/// A tombstone that is collected before everybody has it: what it had beaten shows again, at nodes
+/// that claim to hold the deletion.
+#[test]
+fn a_tombstone_that_goes_too_early_is_noticed() {
+    let breach = collecting("deletes", Careless::CollectsEarly).muting(BUT_RESURRECTION);
+    breach.is_noticed("resurrection", "which was deleted by");
+}
+
+/// A write is on its slow way to a relay while its writer dies. Meanwhile a deletion with a greater
+/// stamp spreads and is collected, also by the writer's next life, of which the relay does not hear.
+fn late_at_a_relay(plan: &mut Plan) {
+    const WRITER: usize = 0;
+    const RELAY: usize = 1;
+    let others = || vec![2, 3];
+    let set = |value: &str| ClientRequest::Set(b"k".to_vec(), value.as_bytes().to_vec());
+    let profile = "description = 'one way is slow'\n[default]\nlatency = '1ms'\n\
+                   [[link]]\nfrom = 0\nto = 1\none_way = true\nlatency = '2s'";
+    plan.nodes = 4;
+    plan.wires = Wires::Profile(Box::new(Profile::parse("late", profile).expect("it is one")));
+    plan.delivery = Delivery::Lossy;
+    plan.detection = Duration::from_secs(60);
+    plan.settings.fanout = 1;
+    plan.settings.eager = true;
+    plan.settings.relay_window = Some(Duration::ZERO);
+    plan.settings.interval = Duration::from_millis(50);
+    plan.settings.durability = Durability::None;
+    plan.settings.retire_after = Duration::from_secs(3_600);
+    let at = Duration::from_millis;
+    let ask = |node, requests| Act::Ask { node, requests };
+    let cut = |from, to| Act::Cut { from, to, one_way: true };
+    plan.acts = vec![
+        (at(10_000), ask(3, vec![set("before")])),
+        // From now on the writer hears nobody, and only the relay will hear of it.
+        (at(12_000), cut(vec![RELAY, 2, 3], vec![WRITER])),
+        (at(12_000), cut(vec![WRITER], others())),
+        (at(12_100), ask(WRITER, vec![set("late")])),
+        (
+            at(12_101),
+            ask(3, vec![set("once"), set("more"), ClientRequest::Delete(vec![b"k".to_vec()])]),
+        ),
+        (at(12_800), Act::Crash(WRITER)),
+        (at(12_810), Act::Heal),
+        (at(12_810), cut(others(), vec![RELAY])),
+        (at(12_810), cut(vec![RELAY], vec![WRITER])),
+        (at(12_820), Act::Restart(WRITER)),
+        (at(15_000), Act::Heal),
+    ];
+    plan.faults_end = at(15_000);
+}
+
+/// A relay that passes on what has lost: it comes to a node that has collected what it lost to.
+#[test]
+fn a_relay_of_losers_is_noticed() {
+    let breach = collecting("deletes", Careless::RelaysLosers);
+    let breach = Breach { plan: late_at_a_relay, ..breach };
+    breach.is_noticed("order", "has come back after its deletion");
+}
+
+/// What an earlier life of a member had its present one may have lost: it comes to claim a deletion that
+/// it never got.
+#[test]
+fn a_row_of_an_earlier_life_is_noticed() {
+    let breach = collecting("retire-in-partition", Careless::KeepsOldRows);
+    Breach { plan: keep_dying, ..breach }.is_noticed("vector", "claims");
+}
+
+/// What a member had sent before it had the deletion is on its way while the others collect.
+#[test]
+fn a_vector_that_does_not_cover_the_rows_is_noticed() {
+    let breach = collecting("deletes", Careless::IgnoresRows).muting(BUT_RESURRECTION);
+    breach.is_noticed("resurrection", "which was deleted by");
 }

@@ -269,6 +269,12 @@ impl Story {
             Event::Filled { peer, writes, .. } => {
                 format!("has all of the delta from {}: {writes} writes were missing", name(*peer))
             }
+            Event::Filling(progress) => format!(
+                "has {} cells of the delta from {}, of about {}",
+                progress.brought.cells,
+                name(progress.from),
+                progress.expected.cells
+            ),
             Event::Repaired { peer, cells } => {
                 format!("has compared everything with {}: {cells} cells mended", name(*peer))
             }

@@ -16,6 +16,7 @@ use super::story::Story;
 use super::tally::Tally;
 use super::world::World;
 use crate::protocol::delta::PATIENCE;
+use crate::protocol::rebuild::LONELY_MAX;
 use crate::protocol::time::Time;
 
 /// How often a world is asked whether it has converged.
@@ -168,11 +169,12 @@ impl Trial<'_> {
     }
 
     /// How long convergence may take once the faults have ended: connections come back, exchanges
-    /// that hang are given up, and every node meets every other a few times.
+    /// that hang are given up, and every node meets every other a few times; and where all fill
+    /// themselves anew, they have to wait before they give up to find one that does not.
     fn patience(&self) -> Duration {
         let plan = self.world.plan();
         let rounds = u32::try_from(4 * plan.nodes + 20).unwrap_or(u32::MAX);
-        plan.detection * 3 + PATIENCE * 3 + plan.settings.interval * rounds
+        plan.detection * 3 + PATIENCE * 3 + LONELY_MAX + plan.settings.interval * rounds
     }
 
     fn not_converged(&self, faults_end: Time) -> Fault {

@@ -232,11 +232,14 @@ impl World {
         self.tally = Tally::default();
     }
 
-    /// Whether all nodes are up and hold the same, by their own account.
+    /// Whether all nodes are up and hold the same, by their own account, and show all that they have:
+    /// two that fill themselves anew both hold nothing at first.
     pub fn is_converged(&self) -> bool {
         let mut summaries = self.shards().map(|(_, shard)| shard.summary());
         let first = summaries.next();
-        self.nodes.iter().all(Node::is_up) && summaries.all(|summary| Some(summary) == first)
+        let is_done = self.nodes.iter().all(Node::is_up)
+            && self.shards().all(|(_, shard)| !shard.is_filling());
+        is_done && summaries.all(|summary| Some(summary) == first)
     }
 
     /// Whether no node that is up has any tombstone left.

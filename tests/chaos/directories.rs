@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{NodeProcess, Reply, eventually, succeed};
 use crate::site::Site;
@@ -305,7 +305,8 @@ fn restored_and_alone() {
     restored("interval", false, false);
 }
 
-/// Two nodes with copies of one directory are told that they are.
+/// A copy of a directory that is started beside its original gives way, whichever of the others it
+/// meets first, with an error that says what to do; the original does not notice.
 #[test]
 fn cloned() {
     let site = Site::loopback(3);
@@ -313,11 +314,54 @@ fn cloned() {
     let mut nodes: Vec<NodeProcess> = (0..2).map(launch).collect();
     write(&nodes[0], "before");
     agree(&nodes);
+    let original = nodes[0].status()["node"].clone();
     copy(&site.data(0), &site.data(2));
-    nodes.push(launch(2));
-    let clones = [&nodes[0], &nodes[2]];
-    assert_eq!(clones[0].status()["node"], clones[1].status()["node"]);
-    eventually("a clone to be told", || {
-        clones.iter().any(|it| it.output().contains("a data directory was copied")).then_some(())
+    // Of two that start at the same moment either may be the one that stays.
+    eventually("the original to be older", || {
+        (nodes[0].status()["uptime_seconds"].as_f64()? > 1.5).then_some(())
     });
+    for _ in 0..2 {
+        let mut copied = NodeProcess::prepare(site.launch(2, "always"));
+        let (status, said) = copied.start_in_vain();
+        println!("{status}: {}", said.trim());
+        assert_eq!(status.code(), Some(7), "{said}");
+        let directory = site.data(2).display().to_string();
+        for words in ["a data directory was copied", "gives way", &directory, "empty directory"] {
+            assert!(said.contains(words), "{words} is missing in: {said}");
+        }
+    }
+    assert!(nodes[0].is_alive() && nodes[1].is_alive());
+    write(&nodes[0], "after");
+    agree(&nodes);
+    // With an empty directory it is one more.
+    fs::remove_dir_all(site.data(2)).expect("a directory of ours");
+    nodes.push(launch(2));
+    agree(&nodes);
+    assert_ne!(nodes[2].status()["node"], original);
+    for node in &nodes {
+        ["before", "after"].iter().for_each(|what| shows(node, what));
+    }
+}
+
+/// A node that was killed and is back at another port at once is not taken for a copy of itself.
+#[test]
+fn killed_and_back_elsewhere() {
+    let site = Site::loopback(3);
+    let launch = |index| NodeProcess::launch(site.launch(index, "always"));
+    let mut nodes: Vec<NodeProcess> = (0..2).map(launch).collect();
+    write(&nodes[0], "before");
+    agree(&nodes);
+    let original = nodes[0].status()["node"].clone();
+    nodes[0].kill();
+    fs::rename(site.data(0), site.data(2)).expect("a directory of ours");
+    let began = Instant::now();
+    nodes[0] = launch(2);
+    agree(&nodes);
+    println!("back after {:?}", began.elapsed());
+    assert_eq!(nodes[0].status()["node"], original);
+    for node in &mut nodes {
+        shows(node, "before");
+        assert!(node.is_alive(), "{}", node.output());
+        assert!(!node.output().contains("was copied"), "{}", node.output());
+    }
 }

@@ -194,6 +194,16 @@ impl NodeProcess {
         node
     }
 
+    /// A node that was never started.
+    pub(crate) fn prepare(launch: Launch) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        // A program that does nothing and is over.
+        let child = quorumor().arg("--version").stdout(Stdio::null()).spawn();
+        let child = child.expect("the program was built");
+        Self { child, folder, launch, listen: nowhere, resp: nowhere, http: nowhere }
+    }
+
     /// Starts it again, in the same folder and with the same arguments and then `more`, after it was
     /// killed or has ended.
     pub(crate) fn start_again(&mut self, more: &[&str]) {

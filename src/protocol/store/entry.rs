@@ -11,7 +11,7 @@ use super::super::id::Origin;
 use super::super::index::Slot;
 use super::super::role::{self, ROLES, Role};
 use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
-use super::{Books, Merged};
+use super::{Books, Loser, Merged};
 
 /// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
 ///
@@ -135,7 +135,8 @@ impl Entry {
         let mut replace = |field: &Field, old: &Cell| {
             // A removal that an add outlives took what it had seen: nothing is lost.
             if !new.has_seen(old) && of_role != Role::Set {
-                lost.push(old.stamp());
+                let is_deletion = old.content == Content::Tombstone;
+                lost.push(Loser { stamp: old.stamp(), dot: old.dot(), is_deletion });
             }
             books.displace(key, field, old);
             new.absorb(old);
