@@ -58,9 +58,11 @@ fn unknown_words_are_refused_with_what_is_known() {
 }
 
 #[test]
-fn strong_mode_says_that_it_is_not_there_yet() {
-    refuses(&["node", "--consistency", "strong"], 6, &["not in this version", "eventual"]);
-    refuses(&["compare", "--consistency", "strong"], 6, &["strong"]);
+fn modes_and_voters_are_named_when_they_are_wrong() {
+    refuses(&["node", "--consistency", "weak"], 2, &["eventual or strong"]);
+    refuses(&["node", "--voters", "11"], 2, &["1 to 9"]);
+    refuses(&["mode", "strong", "--without", "xyz"], 2, &["hexadecimal"]);
+    refuses(&["mode", "strong", "--http", "127.0.0.1:1"], 3, &["cannot reach"]);
 }
 
 #[test]

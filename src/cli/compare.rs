@@ -76,8 +76,9 @@ pub struct CompareArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub nodes: Option<Vec<usize>>,
 
-    /// The modes: eventual, strong.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "eventual")]
+    /// The modes: eventual, strong. In strong mode all that vote take writes from the log, so it is
+    /// measured with the first of the strategies only.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "eventual,strong")]
     pub consistency: Vec<Consistency>,
 
     /// Writes in each run, over all nodes [default: 500; with --quick: 300].
@@ -175,20 +176,13 @@ pub enum CompareArgsError {
     /// A profile that cannot be read, does not exist or makes no sense.
     #[error("{}", with_sources(.0))]
     Profile(#[from] NetError),
-    /// A mode that cannot be measured yet.
-    #[error(
-        "strong consistency is not there yet, so there is nothing to measure: use --consistency \
-         eventual"
-    )]
-    StrongIsNotThere,
 }
 
 impl CompareArgs {
     /// The comparison that these arguments ask for.
     ///
     /// # Errors
-    /// When numbers are out of bounds or flags contradict each other: the caller's mistake, except
-    /// for [`CompareArgsError::StrongIsNotThere`].
+    /// When numbers are out of bounds or flags contradict each other: the caller's mistake.
     pub fn config(&self) -> Result<CompareConfig, CompareArgsError> {
         let assumed = if self.quick { QUICK } else { ASSUMED };
         let default_strategies = || {
@@ -215,9 +209,6 @@ impl CompareArgs {
         };
         check_numbers(&config)?;
         self.check_lists(&config)?;
-        if config.consistency.contains(&Consistency::Strong) {
-            return Err(CompareArgsError::StrongIsNotThere);
-        }
         Ok(config)
     }
 
@@ -354,7 +345,6 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
 pub async fn run(args: CompareArgs) -> Exit {
     let config = match args.config() {
         Ok(config) => config,
-        Err(error @ CompareArgsError::StrongIsNotThere) => return Exit::WrongMode.because(error),
         Err(error) => return Exit::Usage.because(error),
     };
     // Read before the minutes of measuring, so that a wrong name is known at once.
@@ -535,10 +525,6 @@ mod tests {
         assert!(error("--fail-if p99>1.5x").contains("--baseline"));
         assert!(error("--profiles moon").contains("there is no profile \"moon\""));
         assert!(error("--profiles moon.toml").starts_with("cannot read the profile moon.toml"));
-        assert!(matches!(
-            parse("--consistency eventual,strong").config(),
-            Err(CompareArgsError::StrongIsNotThere)
-        ));
     }
 
     /// What clap refuses, it refuses in our words.

@@ -11,7 +11,8 @@ use crate::api::http::HttpDoor;
 use crate::api::resp::door::{Door as RespDoor, OpenError};
 use crate::api::resp::settings::Settings as RespSettings;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
-use crate::protocol::config::Strategy;
+use crate::protocol::config::{Strategy, VOTERS_DEFAULT};
+use crate::protocol::operation::Mode;
 use crate::server::{Node, NodeConfig};
 
 /// The Redis port of the first peer; the next ones are ten higher each.
@@ -36,6 +37,10 @@ pub struct DevArgs {
     /// What the links are like: loopback, lan, wifi, wan, … or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = "loopback")]
     profile: String,
+
+    /// How writes are ordered: eventual or strong.
+    #[arg(long, value_name = "MODE", default_value = "eventual")]
+    consistency: Mode,
 
     /// The direction of rounds: push, pull or push-pull.
     #[arg(long, default_value = "push-pull")]
@@ -84,6 +89,8 @@ async fn open(args: &DevArgs) -> Result<Vec<Peer>, Exit> {
         let mut config = NodeConfig::new(format!("dev{}", number + 1), identity);
         "dev".clone_into(&mut config.cluster);
         config.secret = Some(secret.clone());
+        config.consistency = args.consistency;
+        config.voters = usize::from(args.nodes).min(VOTERS_DEFAULT);
         config.strategy = args.strategy;
         config.interval = args.interval.0;
         config.peers = peers.iter().map(|peer| peer.node.address()).collect();

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exit;
 pub mod keygen;
 pub mod members;
+pub mod mode;
 pub mod node;
 pub mod restore;
 pub mod settings;
@@ -41,7 +42,7 @@ Start here:
   quorumor compare --quick     how long writes take to reach everybody
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 not found, 5 not converged or a threshold was
-crossed, 6 wrong mode, 7 refused, 8 too few samples for a verdict. QUORUMOR_LOG=debug says more.";
+crossed, 6 wrong mode or no quorum, 7 refused, 8 too few samples for a verdict. QUORUMOR_LOG=debug says more.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,6 +56,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Lists who belongs to the cluster.
     Members(members::MembersArgs),
+    /// Shows the consistency mode of a running cluster, or switches it.
+    Mode(mode::ModeArgs),
+    /// Lists writes that a switch of the mode has left out.
+    Orphans(mode::OrphansArgs),
     /// Takes a running peer out of the cluster for good, and ends it.
     Leave(members::LeaveArgs),
     /// Takes a member that is away for good out of the cluster.
@@ -95,6 +100,8 @@ pub fn main() -> ExitCode {
             Command::Compare(args) => compare::run(*args).await,
             Command::Status(args) => status::run(args).await,
             Command::Members(args) => members::list(args).await,
+            Command::Mode(args) => mode::run(args).await,
+            Command::Orphans(args) => mode::orphans(args).await,
             Command::Leave(args) => members::leave(args).await,
             Command::Retire(args) => members::retire(args).await,
             Command::Backup(args) => backup::run(args).await,

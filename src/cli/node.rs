@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Exit;
 use super::client::HTTP_PORT;
 use super::exit::{print, with_sources};
-use super::settings::{Consistency, LookOnLan, PEER_PORT, PeerAddress, Settings, YesNo};
+use super::settings::{LookOnLan, PEER_PORT, PeerAddress, Settings, YesNo};
 use super::shutdown::Shutdown;
 use crate::api::http::{HttpDoor, HttpSettings};
 use crate::api::resp::door::Door as RespDoor;
@@ -23,7 +23,7 @@ use crate::api::resp::settings::{Password, Settings as RespSettings};
 use crate::net::discovery::interfaces;
 use crate::net::{self, Emulation, NodeIdentity, Secret};
 use crate::protocol::cell::VALUE_BYTES_MAX;
-use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT};
+use crate::protocol::config::{Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, VOTERS_DEFAULT};
 use crate::server::{Node, NodeConfig, StartError, StorageConfig};
 use crate::storage::StorageError;
 
@@ -107,12 +107,6 @@ pub async fn run(args: NodeArgs) -> Exit {
 }
 
 async fn open(settings: &Settings) -> Result<Opened, Exit> {
-    if settings.consistency == Some(Consistency::Strong) {
-        return Err(Exit::WrongMode.because(
-            "strong consistency is not in this version yet: every node is eventual; leave \
-             --consistency out",
-        ));
-    }
     let config = node_config(settings)?;
     let password = settings.requirepass_file.as_deref().map(read_password).transpose()?;
     let node = Node::start(config).await.map_err(|error| match salvageable(&error) {
@@ -182,6 +176,8 @@ fn node_config(settings: &Settings) -> Result<NodeConfig, Exit> {
     if let Some(cluster) = &settings.cluster {
         config.cluster.clone_from(cluster);
     }
+    config.consistency = settings.consistency.unwrap_or_default();
+    config.voters = settings.voters.map_or(VOTERS_DEFAULT, |voters| voters.0);
     config.strategy = settings.strategy.unwrap_or_default();
     config.interval = settings.interval.map_or(INTERVAL_DEFAULT, |interval| interval.0);
     config.fanout = settings.fanout.map_or(FANOUT_DEFAULT, |fanout| fanout.0);

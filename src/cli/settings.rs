@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use super::Exit;
 use crate::protocol::config::{Durability, Strategy};
+use crate::protocol::operation::Mode;
+use crate::protocol::strong::VOTERS_MAX;
 
 /// The port that peers use unless told otherwise.
 pub(super) const PEER_PORT: u16 = 7400;
@@ -84,9 +86,16 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", env = "QUORUMOR_MAX_VALUE")]
     pub(super) max_value: Option<ByteSize>,
 
-    /// The consistency mode [default: eventual].
-    #[arg(long, value_enum, env = "QUORUMOR_CONSISTENCY")]
-    pub(super) consistency: Option<Consistency>,
+    /// The consistency mode of a new cluster: eventual, or strong as soon as --voters members are
+    /// there. All members should say the same. A running cluster is switched by `quorumor mode`, and
+    /// stays so [default: eventual].
+    #[arg(long, value_name = "MODE", env = "QUORUMOR_CONSISTENCY")]
+    pub(super) consistency: Option<Mode>,
+
+    /// How many members vote in strong mode, of which fewer than half may fail; an odd number up to 9,
+    /// and of an even one one less [default: 5].
+    #[arg(long, value_name = "N", env = "QUORUMOR_VOTERS")]
+    pub(super) voters: Option<Voters>,
 
     /// The direction of rounds: push, pull or push-pull [default: push-pull].
     #[arg(long, env = "QUORUMOR_STRATEGY")]
@@ -115,16 +124,6 @@ pub struct Settings {
     /// A file to write the addresses into, as JSON, once everything is open.
     #[arg(long, value_name = "FILE", env = "QUORUMOR_READY_FILE")]
     pub(super) ready_file: Option<PathBuf>,
-}
-
-/// The consistency modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Consistency {
-    /// Every peer accepts writes; all converge.
-    Eventual,
-    /// Writes go through a primary (not in this version).
-    Strong,
 }
 
 /// Whether to look for peers on the LAN.
@@ -181,6 +180,32 @@ impl FromStr for Fanout {
         let peers: usize =
             text.parse().map_err(|_| format!("{text:?} is not a number of peers"))?;
         Ok(Self::try_from(peers)?)
+    }
+}
+
+/// How many members vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Voters(pub usize);
+
+impl TryFrom<usize> for Voters {
+    type Error = String;
+
+    fn try_from(voters: usize) -> Result<Self, Self::Error> {
+        match voters {
+            1..=VOTERS_MAX => Ok(Self(voters)),
+            _ => Err(format!("{voters} voters: expected 1 to {VOTERS_MAX}")),
+        }
+    }
+}
+
+impl FromStr for Voters {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let voters: usize =
+            text.parse().map_err(|_| format!("{text:?} is not a number of voters"))?;
+        Self::try_from(voters)
     }
 }
 
@@ -277,6 +302,7 @@ impl Settings {
             max_memory: self.max_memory.or(file.max_memory),
             max_value: self.max_value.or(file.max_value),
             consistency: self.consistency.or(file.consistency),
+            voters: self.voters.or(file.voters),
             strategy: self.strategy.or(file.strategy),
             interval: self.interval.or(file.interval),
             fanout: self.fanout.or(file.fanout),
@@ -323,9 +349,14 @@ mod tests {
         assert_eq!((both.name.as_deref(), both.peer.len()), (Some("eve"), 2));
         assert_eq!(both.fanout, Some(Fanout(3)));
         assert_eq!(both.interval, Some(Interval(Duration::from_millis(50))));
-        for wrong in
-            ["names = 'ada'", "interval = '0s'", "peer = [':']", "fanout = 0", "strategy = 'shove'"]
-        {
+        for wrong in [
+            "names = 'ada'",
+            "interval = '0s'",
+            "peer = [':']",
+            "fanout = 0",
+            "voters = 10",
+            "strategy = 'shove'",
+        ] {
             assert!(toml::from_str::<Settings>(wrong).is_err(), "{wrong}");
         }
     }

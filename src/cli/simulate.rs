@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Exit;
-use crate::sim::scenario::{NODES_MAX, SCENARIOS, Scenario};
+use crate::sim::scenario::{self, NODES_MAX, Scenario};
 use crate::sim::story::Story;
 use crate::sim::trial::{self, Verdict, VerdictJson};
 
@@ -67,8 +67,8 @@ pub fn run(args: &SimulateArgs) -> Exit {
 
 fn print(args: &SimulateArgs, out: &mut impl Write) -> io::Result<Exit> {
     if args.list {
-        for scenario in SCENARIOS {
-            writeln!(out, "{:<11} {}", scenario.name, scenario.about)?;
+        for scenario in scenario::all() {
+            writeln!(out, "{:<19} {}", scenario.name, scenario.about)?;
         }
         return Ok(Exit::Ok);
     }

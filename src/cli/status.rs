@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Exit;
 use super::client::{HttpAddress, fetch};
 use super::exit::print;
+use super::mode::strong_text;
 use crate::api::http::WITHIN_MAX;
 
 /// Shows what a running peer says about itself.
@@ -72,7 +73,6 @@ fn status_text(status: &Value) -> String {
     let mut lines = vec![
         format!("node         {} ({})", text("name"), text("node")),
         format!("cluster      {}, {}", text("cluster"), text("security")),
-        format!("consistency  {}", text("consistency")),
         format!(
             "spreading    {} rounds every {} ms, eager push: {}",
             text("strategy"),
@@ -94,6 +94,9 @@ fn status_text(status: &Value) -> String {
         format!("digest       {}", text("digest")),
         format!("fingerprint  {}", text("fingerprint")),
     ];
+    if let Some(strong) = status.get("strong") {
+        lines.splice(2..2, strong_text(strong));
+    }
     let peers = status.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
     if let Some(discovery) = status.get("discovery") {
         let field = |name: &str| discovery.get(name).map(ToString::to_string).unwrap_or_default();

@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use parking_lot::Mutex;
 
-use super::config::{CompareConfig, Configuration};
+use super::config::{CompareConfig, Configuration, Consistency};
 use super::record::{NodeEnd, Recorder};
 use super::result::{Costs, RunResult};
 use super::workload::{PlannedWrite, Workload, key_name, key_number};
 use crate::net::{Emulation, IdentityError, NodeIdentity, Secret};
 use crate::protocol::boundary::Reply;
-use crate::protocol::config::FANOUT_DEFAULT;
+use crate::protocol::config::{FANOUT_DEFAULT, VOTERS_DEFAULT};
 use crate::protocol::event::Event;
+use crate::protocol::operation::{Expiry, Mode, Operation, Text, When, Word};
 use crate::protocol::stamp::Stamp;
 use crate::protocol::time::Time;
 use crate::server::{Node, NodeConfig, Observer, StartError};
@@ -46,6 +47,9 @@ pub enum MeasureError {
     /// No keys could be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Strong mode did not begin.
+    #[error("after {LINKING_TIME_MAX:?} strong mode had not begun at all nodes")]
+    NotOpened,
     /// The nodes did not find each other.
     #[error("after {LINKING_TIME_MAX:?} only {linked} of {wanted} links were up")]
     NotLinked {
@@ -101,7 +105,11 @@ pub async fn measure(
     });
     let nodes = start(config, configuration, run, &notes).await?;
     let linked = link(&nodes).await;
-    if let Err(error) = linked {
+    let ready = match (linked, configuration.consistency) {
+        (Ok(()), Consistency::Strong) => open(&nodes).await,
+        (linked, _) => linked,
+    };
+    if let Err(error) = ready {
         stop(&nodes).await;
         return Err(error);
     }
@@ -114,7 +122,12 @@ pub async fn measure(
             emulation.begin(instant);
         }
     }
-    issue(&nodes, &plan, &workload, instant, &notes).await;
+    match configuration.consistency {
+        Consistency::Eventual => issue(&nodes, &plan, &workload, instant, &notes).await,
+        Consistency::Strong => {
+            issue_and_wait(&nodes, &plan, &workload, (instant, config.deadline), &notes).await;
+        }
+    }
     converge(&nodes, Instant::now() + config.deadline).await;
     let seconds = instant.elapsed().as_secs_f64();
     let after = sent(&nodes);
@@ -145,6 +158,10 @@ async fn start(
     for number in 0..configuration.nodes {
         let mut node = NodeConfig::new(format!("n{}", number + 1), NodeIdentity::fresh()?);
         node.secret = Some(secret.clone());
+        if configuration.consistency == Consistency::Strong {
+            node.consistency = Mode::Strong;
+            node.voters = configuration.nodes.min(VOTERS_DEFAULT);
+        }
         node.strategy = configuration.spreading.strategy;
         node.eager = configuration.spreading.eager;
         node.interval = config.interval;
@@ -185,6 +202,61 @@ async fn link(nodes: &[Node]) -> Result<(), MeasureError> {
         }
         Timer::after(LOOK_INTERVAL).await;
     }
+}
+
+/// Waits until strong mode has begun everywhere.
+async fn open(nodes: &[Node]) -> Result<(), MeasureError> {
+    let is_open = |node: &Node| {
+        let status = node.status().strong;
+        status.epoch > 0 && status.primary.is_some() && status.posture != "held"
+    };
+    let deadline = Instant::now() + LINKING_TIME_MAX;
+    while !nodes.iter().all(is_open) {
+        if Instant::now() > deadline {
+            return Err(MeasureError::NotOpened);
+        }
+        Timer::after(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// The same as [`issue`] where answers come later; waits for them, until the deadline.
+async fn issue_and_wait(
+    nodes: &[Node],
+    plan: &[PlannedWrite],
+    workload: &Workload,
+    (start, patience): (Instant, Duration),
+    notes: &Arc<Notes>,
+) {
+    let mut waiting = Vec::with_capacity(plan.len());
+    for write in plan {
+        let (key, value) = (key_name(write.key), workload.value(write.index));
+        let due = start + write.at;
+        if due > Instant::now() {
+            Timer::at(due).await;
+        }
+        let (node, notes, index) = (nodes[write.node].clone(), Arc::clone(notes), write.index);
+        notes.recorder.issued(index, notes.elapsed(node.now()));
+        waiting.push(async_global_executor::spawn(async move {
+            let (key, value) = (Word(&key), Word(&value));
+            let (expiry, when) = (Expiry::None, When::Always);
+            let set = Text::Set { key, value, expiry, when, get: false };
+            let reply = node.execute(&Operation::Text(set)).await;
+            if let Reply::Operated { written: Some((stamp, _)), .. } = reply {
+                notes.recorder.acked(index, stamp, notes.elapsed(node.now()));
+            }
+        }));
+        futures_lite::future::yield_now().await;
+    }
+    let all = async {
+        for one in waiting {
+            one.await;
+        }
+    };
+    let late = async {
+        Timer::after(patience).await;
+    };
+    futures_lite::future::or(all, late).await;
 }
 
 /// Issues every write at its instant, whatever became of the ones before.

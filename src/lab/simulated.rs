@@ -1,17 +1,19 @@
 //! One run in virtual time: the same load, the same protocol and the same judgement as on real
 //! nodes (`cluster`), without machine and sockets.
 //!
-//! Handling takes no time here, so an acknowledgement is immediate, and what is measured is the
-//! protocol over the links. The same seed gives the same numbers on every machine.
+//! Handling takes no time here, so in eventual mode an acknowledgement is immediate, and what is
+//! measured is the protocol over the links. The same seed gives the same numbers on every machine.
 
-use super::config::{CompareConfig, Configuration};
+use super::config::{CompareConfig, Configuration, Consistency};
 use super::record::{NodeEnd, Recorder};
 use super::result::{Costs, RunResult};
 use super::workload::{key_name, key_number};
-use crate::protocol::config::{DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT};
+use crate::protocol::config::{
+    DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, VOTERS_DEFAULT,
+};
 use crate::protocol::shard::Shard;
 use crate::sim::experiment::{self, Experiment, Observation, Write};
-use crate::sim::plan::Settings;
+use crate::sim::plan::{Settings, StrongSettings};
 
 /// Makes run number `run` of one configuration.
 pub fn measure(config: &CompareConfig, configuration: &Configuration, run: usize) -> RunResult {
@@ -36,17 +38,23 @@ pub fn measure(config: &CompareConfig, configuration: &Configuration, run: usize
             relay_window: None,
             delta_bytes_max: DELTA_BYTES_MAX_DEFAULT,
             durability: Durability::None,
+            strong: (configuration.consistency == Consistency::Strong).then(|| StrongSettings {
+                starts: true,
+                voters: configuration.nodes.min(VOTERS_DEFAULT),
+                is_judged: true,
+            }),
+            roster: configuration.consistency == Consistency::Strong,
             ..Settings::default()
         },
         writes: writes.collect(),
         deadline: config.deadline,
         seed: config.run_seed(run),
     };
+    for write in &plan {
+        recorder.issued(write.index, write.at);
+    }
     let outcome = experiment::run(&experiment, |observation| match observation {
-        Observation::Written { write, stamp, at } => {
-            recorder.issued(write, at);
-            recorder.acked(write, stamp, at);
-        }
+        Observation::Written { write, stamp, at } => recorder.acked(write, stamp, at),
         Observation::Visible { node, key, stamp, at } => {
             if let Some(key) = key_number(key) {
                 recorder.seen(node, key, stamp, at);

@@ -101,6 +101,9 @@ pub enum Lane {
     Datagram,
 }
 
+/// The exchange that goes before all others: for short frames for which somebody waits.
+pub const URGENT_EXCHANGE: u64 = u64::MAX - 1;
+
 /// The longest frame of [`Lane::Datagram`] that every path carries, in bytes: QUIC's smallest packet
 /// of 1,200 less what QUIC itself writes into it.
 pub const DATAGRAM_BYTES_MAX: usize = 1_100;

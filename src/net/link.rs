@@ -34,7 +34,7 @@ use super::outage::Outage;
 use super::socket::pause;
 use super::tuning::EXCHANGES_MAX;
 use super::twins::Standing;
-use super::{Handler, Lane, Net, NetEvent, PeerInfo, Sent};
+use super::{Handler, Lane, Net, NetEvent, PeerInfo, Sent, URGENT_EXCHANGE};
 use crate::protocol::id::NodeId;
 
 /// Exchanges of a link that may be written, or wait for a stream, at once: a few times what a peer
@@ -54,6 +54,8 @@ const EXCHANGE_IDLE_MAX: Duration = Duration::from_secs(30);
 const DATAGRAM_BYTES_MIN: usize = 2;
 /// Live writes go before anything else on the wire.
 const PUSH_PRIORITY: i32 = 1;
+/// But for what a client's write waits for.
+const URGENT_PRIORITY: i32 = 2;
 /// What clients tell each other goes behind everything else.
 const TALK_PRIORITY: i32 = -1;
 /// Names the exchange that [`Lane::Talk`] is. Others are named at random: none ever has this name.
@@ -359,7 +361,8 @@ impl Link {
             return queued;
         }
         let writers = self.writers.load(Ordering::Relaxed);
-        if exchanges.len() >= EXCHANGES_MAX || writers >= WRITERS_MAX {
+        let is_crowded = exchanges.len() >= EXCHANGES_MAX || writers >= WRITERS_MAX;
+        if is_crowded && id != URGENT_EXCHANGE {
             return false;
         }
         self.writers.fetch_add(1, Ordering::Relaxed);
@@ -401,9 +404,14 @@ impl Link {
         let mut start = start.as_slice();
         let (mut frames, mut chunks) = (Vec::new(), Vec::new());
         let Ok(mut stream) = self.connection.open_uni().await else { return };
-        if id == TALK {
+        let priority = match id {
+            URGENT_EXCHANGE => URGENT_PRIORITY,
+            TALK => TALK_PRIORITY,
+            _ => 0,
+        };
+        if priority != 0 {
             // The stream is new, so this cannot fail.
-            stream.set_priority(TALK_PRIORITY).ok();
+            stream.set_priority(priority).ok();
         }
         loop {
             let idle = async {

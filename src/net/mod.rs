@@ -67,7 +67,7 @@ mod twins;
 
 pub use boundary::{
     DATAGRAM_BYTES_MAX, Handler, Lane, Limits, NetConfig, NetError, NetEvent, NetStats, PeerInfo,
-    Sent,
+    Sent, URGENT_EXCHANGE,
 };
 pub use emulation::{Emulation, EmulationCount, load_profile};
 pub use hello::RefusedReason;

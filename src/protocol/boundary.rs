@@ -19,6 +19,7 @@ use super::operation::{Answer, Moment, Operation};
 use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
 use super::store::Fingerprint;
+use super::strong::{Refusal, SwitchOrder, Switched};
 use super::time::Time;
 
 /// The most bytes of a push on the stream of pushes; a larger write travels on a stream of its own.
@@ -86,6 +87,8 @@ pub enum Request<'a> {
     Stay,
     /// Puts away what this node has and fills it anew from the others.
     Rebuild,
+    /// Switches the consistency mode of the cluster; the reply comes when that is done, or cannot be.
+    Switch(&'a SwitchOrder),
 }
 
 /// The answer to a [`Request`].
@@ -124,6 +127,10 @@ pub enum Reply {
     OutOfMemory,
     /// Not done: the node cannot make anything durable now. Said by the node, not by its shard.
     Unwritable,
+    /// Not done, or it is not known whether it was.
+    Refused(Refusal),
+    /// What came of the wish for a switch of the mode.
+    Switched(Switched),
     /// What a peer answered to [`Request::Ask`].
     Answer {
         /// The peer.
@@ -142,6 +149,8 @@ pub enum Reply {
 pub enum Lane {
     /// The long-lived stream of pushes.
     Push,
+    /// The long-lived stream of what the replicated log and switches say: nothing bulky is before it.
+    Vote,
     /// A stream of its own for each round and direction; `last` closes it.
     Exchange {
         /// The round.
@@ -164,7 +173,8 @@ pub struct Send {
     bytes: usize,
 }
 
-/// What is to be done, in this order.
+/// What is to be done, in this order. What has gathered in the shard meanwhile is added by
+/// `Shard::finish`, right before.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Records to be made durable.
@@ -210,6 +220,10 @@ pub struct Counters {
     pub rebuilds: u64,
     /// Peers quarantined.
     pub quarantined: u64,
+    /// Writes that the replicated log has made here.
+    pub writes_log: u64,
+    /// Writes of an earlier epoch that do not count; see `strong`.
+    pub orphans: u64,
     /// Writes dropped because too many gaps were open.
     pub writes_crowded_out: u64,
 }

@@ -54,6 +54,10 @@ pub const DELTA_BYTES_MAX_DEFAULT: usize = 256 * 1024;
 
 /// How long a member may be away before it is retired: longer than a long weekend.
 pub const RETIRE_AFTER_DEFAULT: Duration = Duration::from_secs(72 * 60 * 60);
+
+/// How many voters a group should have, as far as there are members: any two may fail.
+pub const VOTERS_DEFAULT: usize = 5;
+
 /// When what a node holds becomes durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -113,6 +117,12 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// How much memory the cells may take, about, before clients' writes are refused.
     pub memory_bytes_max: Option<usize>,
+    /// Whether the cluster is to be in strong mode from its beginning on; a mode that it has come to by
+    /// a switch stays.
+    pub starts_strong: bool,
+    /// How many voters there should be, if a group of them is founded here; at most
+    /// [`VOTERS_MAX`](super::strong::VOTERS_MAX), and of an even number one less.
+    pub voters: usize,
     /// Whether to tell an event for each write that becomes visible here.
     pub trace: bool,
     /// Guards hash maps against chosen keys; changes nothing visible.
@@ -143,6 +153,8 @@ impl Config {
             lamport_jump_max: LAMPORT_JUMP_MAX_DEFAULT,
             value_bytes_max: VALUE_BYTES_MAX,
             memory_bytes_max: None,
+            starts_strong: false,
+            voters: VOTERS_DEFAULT,
             trace: false,
             hash_seed: seed,
             seed,

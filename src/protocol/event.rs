@@ -11,6 +11,7 @@ use super::id::{NodeId, Origin};
 use super::message::RoundId;
 use super::roster::State;
 use super::stamp::{Dot, Lamport, Stamp};
+use super::strong::StrongEvent;
 
 /// Something that happened in a shard.
 #[derive(Clone, PartialEq, Debug)]
@@ -126,6 +127,8 @@ pub enum Event {
         /// How many cells were mended here.
         cells: usize,
     },
+    /// Something about the replicated log or the mode.
+    Strong(Box<StrongEvent>),
     /// A peer sent what no correct peer sends; nothing of it was applied.
     Quarantined {
         /// The peer.
@@ -145,6 +148,9 @@ pub enum Distrust {
     /// there is a second one.
     #[error("others hold writes of this origin that are not known here")]
     Amnesia,
+    /// It was left out of a switch of the mode, or a switch did not wait for all that it has.
+    #[error("the cluster went on without some of what this node has")]
+    LeftOut,
     /// Somebody asked for it.
     #[error("it was asked for")]
     Asked,
@@ -178,6 +184,11 @@ pub enum Misdeed {
         /// The name of the cell.
         dot: Dot,
     },
+    /// It belongs to another group of voters, and both have been in use.
+    #[error(
+        "it belongs to another cluster in strong mode: its log and ours cannot become one; give one of the two clusters another name, or empty directories"
+    )]
+    Stranger,
     /// A version vector with more origins than a correct one can have.
     #[error("it claims to hold writes of {origins} origins")]
     Crowd {

@@ -107,7 +107,7 @@ impl Peers {
     }
 
     /// The live peers to which writes are given.
-    fn receivers(&self) -> impl Iterator<Item = NodeId> {
+    pub(super) fn receivers(&self) -> impl Iterator<Item = NodeId> {
         self.live.iter().filter(|(_, peer)| peer.gives).map(|(id, _)| *id)
     }
 

@@ -14,10 +14,11 @@ use super::id::{NodeId, Origin, ShardId};
 use super::roster::Greet;
 use super::stamp::{Dot, Epoch};
 use super::store::Fingerprint;
+use super::strong::Word;
 use super::version::VersionVector;
 
 /// The number of the message format; another one is refused.
-pub const WIRE_VERSION: u8 = 5;
+pub const WIRE_VERSION: u8 = 4;
 
 /// Names one round, or one question; drawn at random by whoever opens it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -184,6 +185,8 @@ pub enum Message {
         /// The hash of what the sender knows of the receiver, if it wants to know more.
         wants: Option<DigestHash>,
     },
+    /// About the replicated log and the mode; see `strong`.
+    Strong(Box<Word>),
     /// Tells what the sender holds, in short.
     Answer {
         /// The question.
@@ -219,6 +222,7 @@ impl Message {
                 100 + of_vector(&greet.digest.0) + greet.entry.as_ref().map_or(0, Write::bytes)
             }
             Self::Report { vector, .. } => of_digest(vector),
+            Self::Strong(word) => word.bytes(),
             Self::Members { members } => 64 * members.len(),
             Self::Publish { messages } => messages.iter().map(Published::bytes).sum(),
             Self::Credit { .. } | Self::Ask { .. } | Self::Answer { .. } => 0,
@@ -244,6 +248,7 @@ impl Message {
             Self::Answer { .. } => "answer",
             Self::Greet(_) => "greet",
             Self::Report { .. } => "report",
+            Self::Strong(_) => "strong",
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod boundary;
 pub mod cell;
 pub mod change;
+mod clients;
 pub mod codec;
 pub mod config;
 pub mod delta;
@@ -32,6 +33,7 @@ pub mod shard;
 pub mod stability;
 pub mod stamp;
 pub mod store;
+pub mod strong;
 pub mod time;
 pub mod version;
 pub mod why;

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn a_first_write_without_an_origin_is_refused() {
         let nothing: Option<(Epoch, Origin)> = None;
-        let bytes = rmp_serde::to_vec(&[Packed(nothing, 1, 1, 0, [0u8; 0])]).unwrap();
+        let cells = Vec::<u8>::new();
+        let bytes = rmp_serde::to_vec(&vec![Packed(nothing, 1, 1, 0, cells)]).unwrap();
         let error = rmp_serde::from_slice::<Message>(&bytes).unwrap_err().to_string();
         assert!(error.contains("names no origin"), "{error}");
     }

@@ -89,6 +89,18 @@ impl Shard {
         }
     }
 
+    /// Sends a write of the replicated log to those who do not vote, if this voter is the primary.
+    pub(super) fn push_log(&mut self, write: &Write, output: &mut Output) {
+        if !self.config.eager || !self.is_primary() {
+            return;
+        }
+        let to = self.learners();
+        if !to.is_empty() {
+            self.gave = true;
+            self.sender().push(&to, None, write.clone(), output);
+        }
+    }
+
     /// Applies a peer's push and passes it on where it asks for that.
     pub(super) fn receive_push(
         &mut self,
@@ -98,6 +110,7 @@ impl Shard {
         relay: Option<Span>,
         output: &mut Output,
     ) {
+        self.sift(&mut writes);
         let sent = writes.len();
         writes.retain(|write| {
             let seqs = (write.first_seq(), write.last_dot().seq);

@@ -32,6 +32,7 @@ use super::event::{Distrust, Event};
 use super::id::NodeId;
 use super::shard::Shard;
 use super::stamp::{Dot, Stamp};
+use super::strong::Fate;
 use super::time::Time;
 use super::version::VersionVector;
 
@@ -174,6 +175,7 @@ impl Shard {
         }
         self.counters.rebuilds += 1;
         self.doubted = false;
+        self.stop_following(output);
         let cells: Vec<_> =
             self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
         // Of what nobody was given anything, nobody knows: no new origin is needed for that.
@@ -319,16 +321,26 @@ impl Shard {
         let gone: Vec<_> = self
             .store
             .all()
-            .filter(|(_, dot, cell)| {
+            .filter(|(stamp, dot, cell)| {
                 let had = fill.attic.had.contains(*dot) && !fill.attic.cells.contains_key(dot);
                 had && dot.origin != origin
                     && !cell.key.is_reserved()
                     && cell.content != Content::Tombstone
+                    // What an epoch has begun with, or its log has made, nobody deletes like this.
+                    && self.fate(*stamp, *dot) == Fate::Anew
             })
             .collect();
         let latest = fill.latest();
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
         for (stamp, dot, mut cell) in fill.own.values().cloned() {
+            match self.fate(stamp, dot) {
+                Fate::Anew => {}
+                Fate::Orphan => {
+                    self.keep_orphan((stamp, dot), cell, output);
+                    continue;
+                }
+                Fate::Dropped => continue,
+            }
             // The origin may have changed meanwhile.
             if dot.origin != origin {
                 cell.seen.insert(dot);
@@ -337,10 +349,14 @@ impl Shard {
         }
         for (dot, (stamp, cell)) in &fill.attic.cells {
             let (dot, stamp) = (*dot, *stamp);
-            if !self.vector.contains(dot) {
-                let mut cell = cell.clone();
-                cell.seen.insert(dot);
-                again.entry(stamp).or_default().push((dot, cell));
+            let mut cell = cell.clone();
+            match self.fate(stamp, dot) {
+                Fate::Orphan => self.keep_orphan((stamp, dot), cell, output),
+                Fate::Anew if !self.vector.contains(dot) => {
+                    cell.seen.insert(dot);
+                    again.entry(stamp).or_default().push((dot, cell));
+                }
+                Fate::Anew | Fate::Dropped => {}
             }
         }
         let (mut kept, mut exhausted) = (0, false);

@@ -15,12 +15,14 @@
 //! On disk a record is its length (32 bits, little endian), one byte for its kind, and its body in
 //! MessagePack. Framing, checksums and files are the affair of the room that stores them.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::id::Origin;
 use super::stamp::{Epoch, Lamport, Stamp};
+use super::strong::{Applied, Orphan, Standing};
 use super::version::VersionVector;
 
 /// The number of the format of records; told with the beginning of every life.
@@ -48,6 +50,9 @@ pub struct Append {
     pub records: Vec<u8>,
     /// Whether a client's write is among the records, whose answer may have to wait for them.
     pub awaited: bool,
+    /// Whether a majority may wait for these: they are to be made durable at once, whatever else may
+    /// wait for its interval.
+    pub urgent: bool,
     /// A number to come back with in [`super::boundary::Input::Durable`] when these records and all
     /// before them are durable.
     pub tell: Option<u64>,
@@ -55,6 +60,8 @@ pub struct Append {
     last: Option<(Stamp, u64)>,
     /// Ends of what belongs together, far apart from each other.
     settled: Vec<usize>,
+    /// How many times it was asked that what comes next be kept together.
+    holds: u32,
 }
 
 /// A place in the records of an output.
@@ -115,6 +122,14 @@ pub(super) enum Record {
     Filled,
     /// Part of the records was lost: the node may claim to hold what it lacks.
     Doubted,
+    /// Records of the replicated log; the number of the last, and whether they replace earlier ones.
+    Group(u64, bool, Vec<Bytes>),
+    /// What the node knows of the log and the mode.
+    Standing(Box<Standing>),
+    /// How far the log has been applied.
+    Applied(Applied),
+    /// A write that does not count.
+    Orphan(Box<Orphan>),
 }
 
 /// The beginning of a life as a writer.
@@ -173,6 +188,8 @@ impl Append {
         }
         self.records.clear();
         self.awaited = false;
+        self.urgent = false;
+        self.holds = 0;
         self.tell = None;
         self.last = None;
         self.settled.clear();
@@ -299,16 +316,51 @@ impl Append {
         self.add(14, &());
     }
 
+    /// Records of the replicated log, of which the last has this number: they follow the earlier ones
+    /// or replace them.
+    pub(super) fn group(&mut self, number: u64, replace: bool, records: &[Bytes]) {
+        self.add(15, &(number, replace, records));
+    }
+
+    /// What a node knows of the log and the mode.
+    pub(super) fn standing(&mut self, standing: &Standing) {
+        self.add(16, standing);
+    }
+
+    /// How far the log has been applied.
+    pub(super) fn applied(&mut self, applied: Applied) {
+        self.add(17, &applied);
+    }
+
+    /// A write that does not count.
+    pub(super) fn orphan(&mut self, orphan: &Orphan) {
+        self.add(18, orphan);
+    }
+
     pub(super) fn filled(&mut self) {
         self.add(12, &());
     }
 
     /// Takes note that what comes next need not be durable together with what is here.
     pub(super) fn settle(&mut self) {
+        if self.holds > 0 {
+            return;
+        }
         let last = self.settled.last().copied().unwrap_or_default();
         if self.records.len() - last >= SETTLED_BYTES_MIN {
             self.settled.push(self.records.len());
         }
+    }
+
+    /// Keeps what comes next together until [`Self::release`].
+    pub(super) fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// Ends [`Self::hold`].
+    pub(super) fn release(&mut self) {
+        self.holds -= 1;
+        self.settle();
     }
 
     /// The records in pieces, each durable together or not at all: what belongs together is in one.
@@ -417,6 +469,13 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         12 => Record::Filled,
         14 => Record::Doubted,
         13 => Record::Mended(Recorded::of(body)?),
+        15 => {
+            let (number, replace, records) = of(body)?;
+            Record::Group(number, replace, records)
+        }
+        16 => Record::Standing(Box::new(of(body)?)),
+        17 => Record::Applied(of(body)?),
+        18 => Record::Orphan(Box::new(of(body)?)),
         kind => return Err(RecordError::Kind(kind)),
     })
 }

@@ -18,6 +18,10 @@
 //! it was the very life that the copy's original had lived, and what was written in it was taken for
 //! known.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use super::boundary::Output;
 use super::config::Config;
 use super::id::Origin;
@@ -26,8 +30,9 @@ use super::record::{self, Append, Begin, KeptCell, Record, RecordError, Recorded
 use super::roster::INCARNATION_MAX;
 use super::shard::Shard;
 use super::stability::hold_beaten;
-use super::stamp::{Dot, Lamport, Stamp};
+use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::Store;
+use super::strong::{Orphan, Standing, Strong};
 use super::version::VersionVector;
 
 /// How many counters are reserved at a time: the distance by which a life that begins after a crash
@@ -47,6 +52,10 @@ pub struct Recovery {
     attic: Option<Attic>,
     /// Whether part of the records was lost.
     doubted: bool,
+    standing: Standing,
+    /// The number of the last record of the replicated log, and the records.
+    group: (u64, Vec<Bytes>),
+    orphans: BTreeMap<Dot, Orphan>,
     /// The stamp and number of the last cell.
     last: Option<(Stamp, u64)>,
 }
@@ -63,6 +72,8 @@ pub(super) struct Rising {
     /// What is to be made anew once the node has filled itself, if it must.
     pub(super) attic: Option<Attic>,
     pub(super) recording: Recording,
+    /// What is known of the replicated log and the mode.
+    pub(super) strong: Strong,
 }
 
 /// What a shard keeps in mind about its records.
@@ -85,6 +96,9 @@ impl Recovery {
             horizon: VersionVector::default(),
             attic: None,
             doubted: false,
+            standing: Standing::default(),
+            group: (0, Vec::new()),
+            orphans: BTreeMap::new(),
             last: None,
         }
     }
@@ -148,6 +162,18 @@ impl Recovery {
             }
             Record::Doubted => self.doubted = true,
             Record::Filled => self.attic = None,
+            // What stands in a snapshot and in the journal behind it counts once.
+            Record::Group(number, ..) if number <= self.group.0 => {}
+            Record::Group(number, replace, records) => {
+                self.group.0 = number;
+                if replace {
+                    self.group.1.clear();
+                }
+                self.group.1.extend(records);
+            }
+            Record::Standing(standing) => self.standing = *standing,
+            Record::Applied(applied) => self.standing.apply(applied),
+            Record::Orphan(orphan) => drop(self.orphans.insert(orphan.dot, *orphan)),
         }
         self.store.forget_displaced();
         Ok(())
@@ -220,8 +246,15 @@ impl Recovery {
             append.held(&beaten);
         }
         self.store.forget_displaced();
-        let Self { store, vector, lamport, horizon, attic, doubted, .. } = self;
-        let rising = Rising { config, store, vector, lamport, horizon, doubted, attic, recording };
+        let Self { store, vector, lamport, horizon, attic, doubted, mut standing, .. } = self;
+        if !standing.has_charter() {
+            // What was brought back from another cluster may be of later epochs.
+            let latest = store.all().map(|(stamp, ..)| stamp.epoch.0).max().unwrap_or(0);
+            standing.begin_at(Epoch(latest.next_multiple_of(2)));
+        }
+        let strong = Strong::risen(standing, self.group, self.orphans);
+        let rising =
+            Rising { config, store, vector, lamport, horizon, doubted, attic, recording, strong };
         (Shard::risen(rising), append)
     }
 }

@@ -25,6 +25,7 @@ use super::cell::{CellWrite, Content, Key};
 use super::record::{self, Append, KeptCell, Record, RecordError};
 use super::shard::Shard;
 use super::stamp::Dot;
+use super::strong::Posture;
 use super::time::Time;
 
 /// The bytes of cells of one key that are written anew in one write, give or take one cell.
@@ -85,6 +86,11 @@ pub enum RestoreRefused {
         /// The key.
         key: Key,
     },
+    /// The cluster is in strong mode, or about to be, where a restore would go past the log.
+    #[error(
+        "the cluster is in strong mode: switch it with `quorumor mode eventual`, restore, and switch back"
+    )]
+    Strong,
     /// The node cannot count its writes any further.
     #[error("the numbers of this node's writes are exhausted")]
     Exhausted,
@@ -162,6 +168,9 @@ impl Shard {
         counts: &mut Restored,
         output: &mut Output,
     ) -> Result<(), RestoreRefused> {
+        if self.posture() != Posture::Direct {
+            return Err(RestoreRefused::Strong);
+        }
         let mut restored = Ok(());
         let mut bytes = 0;
         while let Some(first) = cells.front()

@@ -43,8 +43,9 @@ use super::message::Message;
 use super::recovery::life_after;
 use super::shard::Shard;
 use super::stability::Row;
-use super::stamp::{Dot, Lamport, Stamp};
+use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::Store;
+use super::strong::Knows;
 use super::time::Time;
 
 /// The key of the roster.
@@ -137,6 +138,8 @@ pub struct Greet {
     /// The greatest number of an incarnation of the receiver that the sender knows of. One that is
     /// greater than the receiver's own is of a life that it does not remember.
     pub yours: u64,
+    /// What it knows of the group of voters and of the mode.
+    pub knows: Option<Box<Knows>>,
     /// Whether it wants to be greeted in return.
     pub asks: bool,
 }
@@ -199,7 +202,7 @@ impl Roster {
     }
 
     /// Whether `origin` is the present life of a peer.
-    fn is_life(&self, peer: NodeId, origin: Origin) -> bool {
+    pub(super) fn is_life(&self, peer: NodeId, origin: Origin) -> bool {
         self.lives.get(&peer).is_some_and(|life| life.origin == Some(origin))
     }
 
@@ -262,6 +265,7 @@ impl Shard {
         let standing = match message {
             _ if !self.config.roster => return true,
             Message::Greet(_)
+            | Message::Strong(_)
             | Message::Ask { .. }
             | Message::Answer { .. }
             | Message::Members { .. }
@@ -386,6 +390,7 @@ impl Shard {
             (link.asked, link.asked_in_vain) = (Some(now), link.asked_in_vain.saturating_add(1));
         }
         self.roster.greetings += 1;
+        let knows = self.knows(peer);
         let entry = self.roster.own.and_then(|dot| Some((dot, self.store.cell(dot)?)));
         let entry = entry.map(|(dot, (stamp, cell))| Write::new(stamp, dot.seq, vec![cell]));
         let greet = Greet {
@@ -398,6 +403,7 @@ impl Shard {
             entry,
             you,
             yours,
+            knows,
             asks,
         };
         self.sender().send(peer, Lane::Push, Message::Greet(Box::new(greet)), output);
@@ -447,8 +453,8 @@ impl Shard {
         &mut self,
         now: Time,
         peer: NodeId,
-        origin: Origin,
-        greet: Greet,
+        (origin, epoch): (Origin, Epoch),
+        mut greet: Greet,
         output: &mut Output,
     ) {
         if !self.config.roster || self.peers.live(peer).is_none() {
@@ -457,6 +463,13 @@ impl Shard {
         if greet.yours > self.config.incarnation && greet.yours <= INCARNATION_MAX {
             // The directory is an old copy: nobody takes this life for the present one.
             self.renew(now, greet.yours, output);
+            return;
+        }
+        let meets = match greet.knows.take() {
+            Some(knows) => self.receive_knows(now, peer, *knows, output),
+            None => self.reach_epoch(epoch, output),
+        };
+        if !meets {
             return;
         }
         let Some(new_life) = self.roster.meet(peer, origin, &greet) else {
@@ -497,7 +510,9 @@ impl Shard {
         match said {
             Some(Standing::Unknown) => {
                 let own = self.roster.own.and_then(|dot| self.store.stamp(dot));
-                if own.is_none_or(|stamp| stamp.lamport < theirs) {
+                // One of an earlier epoch loses to what others have written of this node since.
+                let is_late = |stamp: Stamp| (stamp.epoch, stamp.lamport) < (self.epoch, theirs);
+                if own.is_none_or(is_late) {
                     self.enroll_self(now, output);
                     answers = true;
                 }

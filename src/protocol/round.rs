@@ -222,7 +222,8 @@ impl Shard {
         digest: Option<Digest>,
         output: &mut Output,
     ) {
-        let writes = std::mem::take(&mut chunk.writes);
+        let mut writes = std::mem::take(&mut chunk.writes);
+        self.sift(&mut writes);
         let load = Load {
             cells: writes.iter().map(|write| write.cells.len() as u64).sum(),
             bytes: writes.iter().flat_map(|write| &write.cells).map(name_and_value_bytes).sum(),
@@ -242,7 +243,8 @@ impl Shard {
         incoming.brought(load, expected);
         let captured = incoming.applied(number, captured, now + PATIENCE);
         let last = captured.is_some();
-        if let Some(captured) = captured {
+        if let Some(mut captured) = captured {
+            self.sift_captured(&mut captured);
             let (_, incoming) = self.exchanges.incoming.remove(at);
             // Now that the greatest stamp has come, no number can be greater than its counter.
             let claim = self.judge_claim(&captured.vector);

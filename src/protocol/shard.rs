@@ -18,12 +18,12 @@
 //! Sources: Demers et al. 1987 for rounds; van Renesse et al. 2008, "Efficient Reconciliation and
 //! Flow Control for Anti-Entropy Protocols", for budgets; Lamport 1978 for stamps.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use super::boundary::{Counters, Input, Lane, Output, Reply, Request, Sender, Token};
-use super::cell::{self, CellWrite, Content, Field, Key, Write};
+use super::boundary::{Counters, Input, Output, Reply, Sender, Token};
+use super::cell::{Field, Key, Write};
 use super::config::{Config, Durability, Strategy};
 use super::delta::{Captured, Exchanges};
 use super::event::{Conflict, Distrust, Event, Misdeed};
@@ -38,13 +38,10 @@ use super::roster::Roster;
 use super::stability::{Collection, Durable};
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::store::{Merged, Reader, Store};
+use super::strong::Strong;
 use super::time::Time;
 use super::version::{Intervals, ORIGINS_MAX, VersionVector};
 use super::why::Conflicts;
-
-/// How many questions to peers may wait for an answer; the oldest is forgotten, and its asker asks
-/// again or gives up.
-const ASKED_MAX: usize = 4_096;
 
 /// One partition of the key space at one node. See the module's documentation.
 pub struct Shard {
@@ -86,6 +83,7 @@ pub struct Shard {
     pub(super) forgot: bool,
     /// Whether anybody was given or told anything under this origin.
     pub(super) gave: bool,
+    pub(super) strong: Strong,
     #[cfg(test)]
     pub(crate) careless: Careless,
 }
@@ -108,6 +106,14 @@ pub(crate) enum Careless {
     IgnoresRows,
     /// It collects what it holds itself, whoever else does.
     CollectsEarly,
+    /// A voter answers reads without asking a majority.
+    ReadsAlone,
+    /// A voter answers writes before they are decided.
+    AnswersEarly,
+    /// A voter says that records are durable before they are.
+    SyncsLate,
+    /// A voter that is left alone goes on alone.
+    GoesOnAlone,
 }
 
 /// What became of a write of a peer.
@@ -127,21 +133,33 @@ impl Shard {
         let store = Store::new(config.hash_seed);
         let (vector, horizon) = (VersionVector::default(), VersionVector::default());
         let (lamport, recording) = (Lamport(0), Recording::default());
-        let (doubted, attic) = (false, None);
-        Self::risen(Rising { config, store, vector, lamport, horizon, doubted, attic, recording })
+        let (doubted, attic, strong) = (false, None, Strong::default());
+        Self::risen(Rising {
+            config,
+            store,
+            vector,
+            lamport,
+            horizon,
+            doubted,
+            attic,
+            recording,
+            strong,
+        })
     }
 
     /// A shard with what an earlier one held.
     pub(super) fn risen(rising: Rising) -> Self {
-        let Rising { config, store, vector, lamport, horizon, doubted, attic, recording } = rising;
+        let Rising { config, store, vector, lamport, horizon, doubted, attic, recording, strong } =
+            rising;
         let rng = fastrand::Rng::with_seed(config.seed);
         let seq = vector.origin(config.origin).map_or(0, Intervals::last);
-        Self {
+        let mut shard = Self {
             roster: Roster::of(&config, &store),
             gave: false,
             durable: Durable::of(vector.clone()),
             config,
-            epoch: Epoch(0),
+            epoch: strong.epoch(),
+            strong,
             lamport,
             seq,
             recording,
@@ -168,7 +186,9 @@ impl Shard {
             forgot: false,
             #[cfg(test)]
             careless: Careless::No,
-        }
+        };
+        shard.settle_ready();
+        shard
     }
 
     /// What the shard was told when it started.
@@ -222,11 +242,17 @@ impl Shard {
     pub fn handle(&mut self, now: Time, input: Input<'_>, output: &mut Output) {
         self.now = now;
         match input {
-            Input::Request(token, request) => self.request(now, token, request, output),
+            Input::Request(token, request) => {
+                if self.request(now, token, request, output) {
+                    // It has gathered with others.
+                    output.wake = self.next_wake();
+                    return;
+                }
+            }
             Input::Message(peer, envelope) => self.receive(now, peer, envelope, output),
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
             Input::PeerDown(peer) => self.peer_down(now, peer, output),
-            Input::Durable(token) => self.made_durable(token),
+            Input::Durable(token) => self.made_durable(now, token, output),
             Input::Wake => self.wake(now, output),
         }
         if self.config.roster {
@@ -236,6 +262,7 @@ impl Shard {
             self.settle_roster(now, output);
             self.schedule_collection(now);
         }
+        self.settle_strong(now, output);
         output.wake = self.next_wake();
     }
 
@@ -262,6 +289,7 @@ impl Shard {
             self.pushes.deadline(),
             self.next_round,
             self.collection_deadline(),
+            self.strong_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -272,159 +300,6 @@ impl Shard {
 
     pub(super) fn sender(&self) -> Sender {
         Sender { shard: self.config.shard, epoch: self.epoch, origin: self.config.origin }
-    }
-
-    // Clients.
-
-    fn request(&mut self, now: Time, token: Token, request: Request<'_>, output: &mut Output) {
-        let reserved = match request {
-            Request::Set { key, .. } => cell::is_reserved(key),
-            Request::SetAll(pairs) => pairs.iter().any(|(key, _)| cell::is_reserved(key)),
-            Request::Delete(keys) => keys.iter().any(|key| cell::is_reserved(key)),
-            _ => false,
-        };
-        if reserved {
-            return output.reply.push((token, Reply::Reserved));
-        }
-        let reply = match request {
-            Request::Operate { operation, moment } => self.operate(now, operation, moment, output),
-            Request::Set { key, value } => {
-                let cell = self.cell_write(key, Content::from(value));
-                self.write(now, vec![cell], 0, output)
-            }
-            Request::SetAll(pairs) => {
-                let last: BTreeMap<_, _> = pairs.iter().copied().collect();
-                let cells = last.into_iter();
-                let cells = cells.map(|(key, value)| self.cell_write(key, value.into()));
-                let cells = cells.collect();
-                self.write(now, cells, 0, output)
-            }
-            Request::Delete(keys) => {
-                let reader = self.store.reader();
-                let mut found: Vec<_> =
-                    keys.iter().copied().filter(|key| reader.remains(key)).collect();
-                found.sort_unstable();
-                found.dedup();
-                let tombstone = |key: &&[u8]| self.cell_write(key, Content::Tombstone);
-                let cells: Vec<_> = found.iter().map(tombstone).collect();
-                let changed = cells.len();
-                self.write(now, cells, changed, output)
-            }
-            Request::Retire { node } => self.retire(now, node, output),
-            Request::Leave => {
-                self.leaving = true;
-                self.enroll_self(now, output)
-            }
-            Request::Stay => self.stay(now, output),
-            Request::Rebuild => {
-                self.rebuild(now, Distrust::Asked, output);
-                if self.fill.is_some() { Reply::Begun } else { Reply::Nothing }
-            }
-            Request::Ask { peer, dot } => {
-                let round = RoundId(self.rng.u64(..));
-                if self.asked.len() == ASKED_MAX {
-                    self.asked.pop_front();
-                }
-                self.asked.push_back((round, token, peer));
-                self.sender().send(peer, Lane::Push, Message::Ask { round, dot }, output);
-                return;
-            }
-        };
-        output.reply.push((token, reply));
-    }
-
-    fn cell_write(&self, key: &[u8], content: Content) -> CellWrite {
-        let field = Field::whole_key();
-        let (key, seen) = self.store.prepare(key, &field, self.config.origin);
-        CellWrite { key, field, content, seen }
-    }
-
-    /// Makes one write of a client, unless it asks too much.
-    pub(super) fn write(
-        &mut self,
-        now: Time,
-        cells: Vec<CellWrite>,
-        changed: usize,
-        output: &mut Output,
-    ) -> Reply {
-        if cells.is_empty() {
-            return Reply::Nothing;
-        }
-        let Some(write) = self.stamped(cells) else { return Reply::Exhausted };
-        // Whatever is wrong with it, peers would not take it from us.
-        if !write.is_well_formed() || !self.takes(&write) {
-            return Reply::TooLarge;
-        }
-        if self.is_full() && write.cells.iter().any(|cell| cell.content != Content::Tombstone) {
-            return Reply::OutOfMemory;
-        }
-        let (stamp, dot) = self.make(now, write, output);
-        Reply::Written { stamp, dot, changed }
-    }
-
-    /// Makes a write that nobody asks for anew: whatever a client may do now, this has been accepted
-    /// before, or is the node's own. Answers its stamp and last dot; `None` if the counters are
-    /// exhausted.
-    ///
-    /// # Panics
-    /// If peers would not take it: only what they would has ever been accepted.
-    pub(super) fn write_own(
-        &mut self,
-        now: Time,
-        cells: Vec<CellWrite>,
-        output: &mut Output,
-    ) -> Option<(Stamp, Dot)> {
-        let write = self.stamped(cells)?;
-        assert!(write.is_well_formed(), "a write of this node's own is not well formed");
-        Some(self.make(now, write, output))
-    }
-
-    /// The next write of this node; `None` if the counters are exhausted.
-    fn stamped(&self, cells: Vec<CellWrite>) -> Option<Write> {
-        let count = cells.len() as u64;
-        let lamport = self.lamport.after(count)?;
-        self.seq.checked_add(count)?;
-        let stamp = Stamp { epoch: self.epoch, lamport, origin: self.config.origin };
-        Some(Write::new(stamp, self.seq + 1, cells))
-    }
-
-    /// Applies a write of this node, records and pushes it.
-    fn make(&mut self, now: Time, write: Write, output: &mut Output) -> (Stamp, Dot) {
-        let (stamp, dot) = (write.stamp, write.last_dot());
-        let lamport = stamp.lamport;
-        self.lamport = lamport;
-        self.seq = dot.seq;
-        if self.keeps_records() {
-            self.recording.reserve(lamport, &mut output.append);
-            output.append.awaited = true;
-        }
-        self.counters.writes_local += 1;
-        if self.config.eager {
-            self.push(now, &write, output);
-        }
-        if let Some(fill) = &mut self.fill {
-            fill.keep(&write);
-        }
-        self.merge(write, output);
-        (stamp, dot)
-    }
-
-    /// Brings the counter to at least this, so that the next write has a greater one.
-    pub(super) fn reach(&mut self, lamport: Lamport) {
-        self.lamport = self.lamport.max(lamport);
-    }
-
-    fn takes(&self, write: &Write) -> bool {
-        let values = write.cells.iter().filter_map(|cell| cell.content.value());
-        values
-            .max_by_key(|value| value.len())
-            .is_none_or(|it| it.len() <= self.config.value_bytes_max)
-    }
-
-    /// Whether the cells take as much memory as they may. What peers wrote is taken all the same:
-    /// else this node would never agree with them again.
-    pub fn is_full(&self) -> bool {
-        self.config.memory_bytes_max.is_some_and(|most| self.store.memory_bytes() >= most)
     }
 
     // Applying.
@@ -648,6 +523,7 @@ impl Shard {
         }
         self.quarantined.remove(&peer);
         self.part_from(peer, output);
+        self.lost_voter(peer, output);
     }
 
     /// Forgets all that is under way with a peer.
@@ -665,18 +541,32 @@ impl Shard {
     }
 
     fn receive(&mut self, now: Time, peer: NodeId, envelope: Envelope, output: &mut Output) {
-        let ours = (WIRE_VERSION, self.config.shard, Scope::default(), self.epoch);
-        let theirs = (envelope.version, envelope.shard, envelope.scope, envelope.epoch);
+        let ours = (WIRE_VERSION, self.config.shard, Scope::default());
+        let theirs = (envelope.version, envelope.shard, envelope.scope);
         if ours != theirs || self.quarantined.contains(&peer) {
             self.counters.messages_refused += 1;
             return;
         }
-        let origin = envelope.origin;
+        let (origin, epoch) = (envelope.origin, envelope.epoch);
+        let of_any_epoch = matches!(envelope.message, Message::Greet(_) | Message::Strong(_));
+        if epoch != self.epoch && !of_any_epoch {
+            // One of the two has not heard yet that an epoch has begun: greetings tell.
+            self.counters.messages_refused += 1;
+            if self.config.roster {
+                self.ask_greeting(now, peer, output);
+            }
+            return;
+        }
+        if envelope.message.brings_writes() && !self.fence_admits(peer) {
+            self.counters.messages_gated += 1;
+            return;
+        }
         if !self.admits(peer, origin, &envelope.message) {
             return self.pass_over(now, peer, origin, output);
         }
         match envelope.message {
-            Message::Greet(greet) => self.receive_greet(now, peer, origin, *greet, output),
+            Message::Greet(greet) => self.receive_greet(now, peer, (origin, epoch), *greet, output),
+            Message::Strong(word) => self.receive_word(now, peer, (origin, epoch), *word, output),
             Message::Report { vector, wants } => {
                 self.receive_report(peer, origin, vector, wants, output);
             }
@@ -727,6 +617,7 @@ impl Shard {
                 }
             }
             self.next_round = Some(now + self.config.interval);
+            self.strong_round(now);
         }
         self.give_up(|_, deadline| deadline <= now, output);
     }
@@ -748,7 +639,11 @@ mod laws;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::protocol::boundary::{Lane, Request};
+    use crate::protocol::cell::{CellWrite, Content};
     use crate::protocol::cell::{KEY_BYTES_MAX, Seen, WRITE_BYTES_MAX};
     use crate::protocol::codec;
     use crate::protocol::delta::{Chunk, Load};

@@ -154,19 +154,26 @@ impl Shard {
     /// Asks to be told when what is here now is durable, unless that is known or asked already.
     fn make_reportable(&mut self, output: &mut Output) {
         let known = self.durable.vector == self.vector || self.durable.asked.is_some();
-        if !self.keeps_records() || known || output.append.tell.is_some() {
-            return;
+        if self.keeps_records() && !known {
+            let token = self.be_told(output);
+            self.durable.asked = Some((token, self.vector.clone()));
         }
-        self.durable.token += 1;
-        self.durable.asked = Some((self.durable.token, self.vector.clone()));
-        output.append.tell = Some(self.durable.token);
+    }
+
+    /// The number that comes back when all that an output has so far, and all before, is durable.
+    pub(super) fn be_told(&mut self, output: &mut Output) -> u64 {
+        *output.append.tell.get_or_insert_with(|| {
+            self.durable.token += 1;
+            self.durable.token
+        })
     }
 
     /// What was there when this number was given out is durable now.
-    pub(super) fn made_durable(&mut self, token: u64) {
-        if let Some((_, vector)) = self.durable.asked.take_if(|(asked, _)| *asked == token) {
+    pub(super) fn made_durable(&mut self, now: Time, token: u64, output: &mut Output) {
+        if let Some((_, vector)) = self.durable.asked.take_if(|(asked, _)| *asked <= token) {
             self.durable.vector = vector;
         }
+        self.log_durable(now, token, output);
     }
 
     /// Forgets what was durable, as it is not here any more.

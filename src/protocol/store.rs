@@ -101,6 +101,8 @@ struct Books {
     /// The tombstones among them.
     tombstones: BTreeSet<Dot>,
     fingerprint: Fingerprint,
+    /// That of the cells of the store's owner.
+    reserved: Fingerprint,
     keys_live: usize,
     cells: usize,
     bytes: usize,
@@ -207,6 +209,20 @@ impl Store {
     /// The hash of all live cells.
     pub fn fingerprint(&self) -> Fingerprint {
         self.books.fingerprint
+    }
+
+    /// The hash of all live cells of clients.
+    pub(super) fn clients_fingerprint(&self) -> Fingerprint {
+        let mut clients = self.books.fingerprint;
+        clients.remove(self.books.reserved.0);
+        clients
+    }
+
+    /// The dots of the live cells of a key.
+    pub(super) fn live_dots(&self, key: &[u8]) -> Vec<Dot> {
+        let Some(entry) = self.map.get(key) else { return Vec::new() };
+        let live = entry.cells().filter(|(_, cell)| cell.shows());
+        live.map(|(_, cell)| cell.dot()).collect()
     }
 
     /// How many keys show something.
@@ -448,7 +464,11 @@ impl Books {
     /// Enters a cell that is kept from now on.
     fn keep(&mut self, key: &Key, field: &Field, new: &Cell) {
         if let Content::Value(value) = &new.content {
-            self.fingerprint.add(hash_cell(key, field, new, value));
+            let hash = hash_cell(key, field, new, value);
+            self.fingerprint.add(hash);
+            if key.is_reserved() {
+                self.reserved.add(hash);
+            }
         }
         if new.content == Content::Tombstone {
             self.tombstones.insert(new.dot());
@@ -470,7 +490,11 @@ impl Books {
             self.tombstones.remove(&old.dot());
         }
         if let Content::Value(value) = &old.content {
-            self.fingerprint.remove(hash_cell(key, field, old, value));
+            let hash = hash_cell(key, field, old, value);
+            self.fingerprint.remove(hash);
+            if key.is_reserved() {
+                self.reserved.remove(hash);
+            }
         }
         self.index.remove(old.dot());
         self.cells -= 1;

@@ -296,6 +296,13 @@ impl VersionVector {
         self.origins.is_empty()
     }
 
+    /// Forgets all that is held of `origin`.
+    pub(super) fn forget(&mut self, origin: Origin) {
+        if let Some(held) = self.origins.remove(&origin) {
+            self.ranges -= held.ranges.len();
+        }
+    }
+
     /// Whether `dot` is held.
     pub fn contains(&self, dot: Dot) -> bool {
         self.origins.get(&dot.origin).is_some_and(|intervals| intervals.contains(dot.seq))

@@ -17,6 +17,7 @@ use async_std::future::timeout;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
+use super::entered::Entered;
 use super::node::Node;
 use crate::protocol::boundary::{Reply, Request, Token};
 use crate::protocol::digest::DigestHash;
@@ -24,12 +25,16 @@ use crate::protocol::id::NodeId;
 use crate::protocol::roster::State;
 use crate::protocol::stamp::Dot;
 use crate::protocol::store::Fingerprint;
+use crate::protocol::strong::Refusal;
 
 /// How long the first question waits for answers before it is asked again; doubled each time.
 const PATIENCE_FIRST: Duration = Duration::from_millis(20);
 
 /// The longest that a question waits before it is asked again.
 const PATIENCE_MAX: Duration = Duration::from_millis(500);
+
+/// How long the shard may take for an answer: longer than it lets anybody wait.
+const INQUIRY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many answers may wait to be read: a few of each peer.
 const ANSWERS_MAX: usize = 1_024;
@@ -212,6 +217,32 @@ impl Node {
     /// `take` is called by whatever thread is in the shard then: it takes a note and returns.
     pub fn answers(&self, take: impl Fn(Token, Reply) + Send + Sync + 'static) -> Arc<Answers> {
         self.inner().asked.taker(Box::new(take))
+    }
+
+    /// Asks the shard, and waits for its answer if that comes later.
+    pub(super) async fn inquire(
+        &self,
+        ask: impl FnOnce(&mut Entered<'_>, Token) -> Option<Reply>,
+    ) -> Reply {
+        let question = self.inner().asked.question();
+        let reply = {
+            let mut entered = self.enter();
+            let reply = ask(&mut entered, question.token);
+            let position = entered.finish();
+            reply.map(|reply| (reply, position))
+        };
+        match reply {
+            Some((reply, None)) => reply,
+            Some((reply, Some(position))) => match self.durable(position).await {
+                Ok(()) => reply,
+                Err(_) => Reply::Unwritable,
+            },
+            // The shard answers everything in the end, unless the node is closed.
+            None => question
+                .answer(Instant::now() + INQUIRY_PATIENCE)
+                .await
+                .unwrap_or(Reply::Refused(Refusal::Unknown)),
+        }
     }
 
     /// Waits until `count` peers hold `dot` and all before it of its origin, or until `deadline`

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::durable::StorageConfig;
 use crate::net::{Emulation, NodeIdentity, Secret};
 use crate::protocol::cell::VALUE_BYTES_MAX;
-use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy};
+use crate::protocol::config::{FANOUT_DEFAULT, INTERVAL_DEFAULT, Strategy, VOTERS_DEFAULT};
 use crate::protocol::event::Event;
+use crate::protocol::operation::Mode;
 use crate::protocol::time::Time;
 
 /// Is told each event of a node's shard, at the time that the node's clock shows.
@@ -34,6 +35,11 @@ pub struct NodeConfig {
     pub peers: Vec<SocketAddr>,
     /// Whether it looks for members on the LAN and lets itself be found; needs a secret.
     pub discovery: bool,
+    /// How writes are ordered from the beginning of the cluster on; a mode that it has been switched to
+    /// stays.
+    pub consistency: Mode,
+    /// How many members vote in strong mode, if the group of voters is founded here: an odd number.
+    pub voters: usize,
     /// The direction of rounds.
     pub strategy: Strategy,
     /// Whether writes are pushed at once.
@@ -72,6 +78,8 @@ impl NodeConfig {
             identity,
             peers: Vec::new(),
             discovery: false,
+            consistency: Mode::Eventual,
+            voters: VOTERS_DEFAULT,
             strategy: Strategy::default(),
             eager: true,
             interval: INTERVAL_DEFAULT,

@@ -258,9 +258,10 @@ impl Durable {
             // Locked until all is appended, so that places are in the order of the shard's outputs.
             let mut tells = self.tells.lock();
             let waited_for = self.durability == Durability::Always && append.awaited;
+            let at_once = waited_for || append.urgent;
             if !append.records.is_empty() {
-                tells.last = self.journal.append_all(append.pieces(), waited_for);
-            } else if waited_for {
+                tells.last = self.journal.append_all(append.pieces(), at_once);
+            } else if at_once {
                 self.journal.sync_now();
             }
             let last = tells.last;
@@ -582,6 +583,7 @@ impl Inner {
             let slot = self.shard.lock();
             slot.shard.export_life(&mut append);
             slot.shard.export_head(&mut append);
+            slot.shard.export_strong(&mut append);
             slot.shard.counters().rebuilds
         };
         append.pieces().try_for_each(|piece| writer.write(piece))?;
@@ -596,6 +598,8 @@ impl Inner {
             drop(slot);
             append.pieces().try_for_each(|piece| writer.write(piece))?;
         }
+        // What the cells show of the log beyond what was recorded at first is in the journal by the end:
+        // it waits for that.
         Ok(Some(writer.finish()?.bytes))
     }
 }

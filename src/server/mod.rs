@@ -17,6 +17,7 @@
 //! - `publish`: what clients tell each other, at this node and at peers.
 //! - `status`: what it says about itself.
 //! - `progress`: how far it is when it is filled by another.
+//! - `mode`: the consistency mode, and switching it.
 //! - `members`: who belongs to the cluster, and leaving it.
 //! - `twin`: giving way to a node with the same identity.
 //! - `backup`: all that it holds as one stream, and back.
@@ -26,7 +27,9 @@ mod backup;
 mod config;
 mod detect;
 mod durable;
+mod entered;
 mod members;
+mod mode;
 mod node;
 mod operate;
 mod progress;
@@ -44,8 +47,10 @@ pub use backup::{
 pub use config::{NodeConfig, Observer};
 pub use detect::Liveness;
 pub use durable::{Journaled, StorageConfig};
+pub use entered::Entered;
 pub use members::{LeaveError, MemberError, MemberState, MemberStatus};
-pub use node::{Entered, Node, StartError};
+pub use mode::{OrphanStatus, StrongStatus, SwitchReport, VoterStatus};
+pub use node::{Node, StartError};
 pub use progress::FillStatus;
 pub use publish::Listener;
 pub use status::{Blocker, Collection, MessageCount, PeerStatus, Security, Status, StorageStatus};

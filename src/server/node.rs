@@ -1,10 +1,9 @@
 //! A node: a shard, its links and its timer.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,13 @@ use async_io::Timer;
 use bytes::Bytes;
 use event_listener::Event as Signal;
 use futures_lite::future;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::ask::Asked;
 use super::config::NodeConfig;
 use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
+use super::entered::Entered;
 use super::members::Leaving;
 use super::progress::FillWords;
 use super::publish::Listeners;
@@ -25,18 +25,17 @@ use super::status::{Damaged, MessageCount, Sent};
 use super::twin::Twin;
 use crate::net::{
     IdentityError, Lane as Link, Limits, Net, NetConfig, NetError, NetEvent, NodeIdentity, Secret,
-    Sent as Queued,
+    Sent as Queued, URGENT_EXCHANGE,
 };
-use crate::protocol::boundary::{Input, Lane, Output, Reply, Request, Send, Token};
-use crate::protocol::cell::Key;
+use crate::protocol::boundary::{Input, Lane, Output, Send};
 use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
-use crate::protocol::restore::{BackedUp, RestoreRefused, Restored};
+use crate::protocol::operation::Mode;
 use crate::protocol::shard::Shard;
-use crate::protocol::store::{Kind, Reader};
-use crate::protocol::time::{Time, WallTime};
+use crate::protocol::store::Reader;
+use crate::protocol::time::Time;
 use crate::storage::{Position, Stopped, StorageError};
 
 /// How often the measured round trips are told to the shard.
@@ -111,6 +110,8 @@ pub(super) struct Inner {
     closed: AtomicBool,
     /// Whether this node fills itself anew, and shows only what has come so far.
     pub(super) filling: AtomicBool,
+    /// How requests are answered now.
+    pub(super) posture: AtomicU8,
     /// What became of the wish to leave the cluster.
     pub(super) leaving: Leaving,
     /// Whether another node has our identity and stays in place of this one.
@@ -126,20 +127,7 @@ pub(super) struct Inner {
 /// The shard and the output that its inputs share.
 pub(super) struct Slot {
     pub(super) shard: Shard,
-    output: Output,
-}
-
-/// The inside of a node's shard, for one batch of requests.
-///
-/// Holds a lock: keep it short, never across an await, and do not call the node's other methods
-/// meanwhile, which wait for the same lock. What the batch asks for (pushes, events) is done when
-/// this is dropped.
-pub struct Entered<'a> {
-    inner: &'a Inner,
-    pub(super) slot: MutexGuard<'a, Slot>,
-    now: Time,
-    /// Whether anything was asked for; who only looks leaves nothing to be carried out.
-    touched: bool,
+    pub(super) output: Output,
 }
 
 impl Node {
@@ -178,7 +166,7 @@ impl Node {
             }
         };
         let id = config.identity.node_id();
-        let filling = shard.is_filling();
+        let (filling, posture) = (shard.is_filling(), shard.posture());
         let inner = Arc::new(Inner {
             id,
             epoch,
@@ -191,6 +179,7 @@ impl Node {
             heard: Signal::new(),
             closed: AtomicBool::new(false),
             filling: AtomicBool::new(filling),
+            posture: AtomicU8::new(posture as u8),
             leaving: Leaving::default(),
             twin: Twin::default(),
             asked: Asked::default(),
@@ -224,6 +213,8 @@ impl Node {
         }
         // Set once, here; what was to be sent before this line is made good by rounds.
         let _ = inner.net.set(net);
+        // So that the shard says when it wants to be woken.
+        inner.handle(Input::Wake);
         async_std::task::spawn(keep_time(Arc::downgrade(&inner)));
         async_std::task::spawn(keep_round_trips(Arc::downgrade(&inner)));
         Ok(Self(inner))
@@ -272,7 +263,7 @@ impl Node {
     /// Enters the shard for a batch of requests.
     pub fn enter(&self) -> Entered<'_> {
         let slot = self.0.shard.lock();
-        Entered { inner: &self.0, slot, now: self.0.now(), touched: false }
+        Entered::new(&self.0, slot, self.0.now())
     }
 
     /// How many messages and bytes it has sent, by kind.
@@ -305,119 +296,6 @@ impl Node {
     }
 }
 
-impl Entered<'_> {
-    /// Sets a string.
-    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Reply {
-        self.request(Request::Set { key, value })
-    }
-
-    /// Sets strings as one write.
-    pub fn set_all(&mut self, pairs: &[(&[u8], &[u8])]) -> Reply {
-        self.request(Request::SetAll(pairs))
-    }
-
-    /// Deletes keys as one write.
-    pub fn delete(&mut self, keys: &[&[u8]]) -> Reply {
-        self.request(Request::Delete(keys))
-    }
-
-    /// Retires a member that is away.
-    pub(super) fn retire(&mut self, node: NodeId) -> Reply {
-        self.request(Request::Retire { node })
-    }
-
-    /// Takes back that this node leaves.
-    pub(super) fn stay(&mut self) -> Reply {
-        self.say(Request::Stay)
-    }
-
-    /// Writes into the roster that this node leaves.
-    pub(super) fn leave(&mut self) -> Reply {
-        self.say(Request::Leave)
-    }
-
-    /// A request that does not depend on whether clients' writes are taken.
-    fn say(&mut self, request: Request<'_>) -> Reply {
-        self.touched = true;
-        let Slot { shard, output } = &mut *self.slot;
-        shard.handle(self.now, Input::Request(Token::default(), request), output);
-        output.reply.pop().map_or(Reply::Nothing, |(_, reply)| reply)
-    }
-
-    /// Hands live keys to `found`; see [`crate::protocol::store::Store::scan`].
-    pub fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        now: WallTime,
-        found: impl FnMut(&Key, Kind),
-    ) -> u64 {
-        self.slot.shard.store().scan(cursor, count, now, found)
-    }
-
-    /// How many keys show something.
-    pub fn keys_live(&self) -> usize {
-        self.slot.shard.store().keys_live()
-    }
-
-    /// The shard, to be looked at.
-    pub fn shard(&self) -> &Shard {
-        &self.slot.shard
-    }
-
-    /// Leaves the shard and carries out what was asked for. If the answers must not be given before
-    /// something is durable, says up to where in the journal: see [`Node::durable`].
-    pub fn finish(mut self) -> Option<Position> {
-        self.carry_out()
-    }
-
-    fn carry_out(&mut self) -> Option<Position> {
-        if !std::mem::take(&mut self.touched) {
-            return None;
-        }
-        self.inner.carry_out(&mut self.slot.output, self.now)
-    }
-
-    pub(super) fn request(&mut self, request: Request<'_>) -> Reply {
-        if !self.inner.takes_writes() {
-            return Reply::Unwritable;
-        }
-        self.touched = true;
-        let Slot { shard, output } = &mut *self.slot;
-        shard.handle(self.now, Input::Request(Token::default(), request), output);
-        let (_, reply) = output.reply.pop().expect("an eventual request is answered at once");
-        reply
-    }
-
-    /// Restores cells of a backup; see [`Shard::restore`].
-    pub(super) fn restore(
-        &mut self,
-        cells: &mut VecDeque<BackedUp>,
-        bytes_max: usize,
-        counts: &mut Restored,
-    ) -> Result<(), RestoreRefused> {
-        if !self.inner.takes_writes() {
-            return Err(RestoreRefused::Unwritable);
-        }
-        self.touched = true;
-        let Slot { shard, output } = &mut *self.slot;
-        shard.restore(self.now, cells, bytes_max, counts, output)
-    }
-
-    /// Asks a peer; the answer comes to whoever waits for the token.
-    pub(super) fn ask(&mut self, token: Token, request: Request<'_>) {
-        self.touched = true;
-        let Slot { shard, output } = &mut *self.slot;
-        shard.handle(self.now, Input::Request(token, request), output);
-    }
-}
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        self.carry_out();
-    }
-}
-
 impl Inner {
     pub(super) fn now(&self) -> Time {
         since(self.epoch)
@@ -429,7 +307,7 @@ impl Inner {
         let mut slot = self.shard.lock();
         let Slot { shard, output } = &mut *slot;
         shard.handle(now, input, output);
-        self.carry_out(output, now);
+        self.carry_out(&mut slot, now);
     }
 
     /// Tells the shard the latest round trip to a peer, unless its link has gone down meanwhile.
@@ -439,14 +317,18 @@ impl Inner {
         let Slot { shard, output } = &mut *slot;
         if shard.peers().any(|live| live == peer) {
             shard.handle(now, Input::PeerUp(peer, round_trip), output);
-            self.carry_out(output, now);
+            self.carry_out(&mut slot, now);
         }
     }
 
-    /// Carries out an output, in the order of its fields, and empties it.
+    /// Carries out what a shard has put into its output, in the order of its fields, and empties it.
     ///
     /// Answers the place in the journal that answers to clients wait for, if they do.
-    fn carry_out(&self, output: &mut Output, now: Time) -> Option<Position> {
+    pub(super) fn carry_out(&self, slot: &mut Slot, now: Time) -> Option<Position> {
+        let Slot { shard, output } = slot;
+        shard.finish(now, output);
+        // Before anything is said to anybody: who has answered a fence answers nothing past the log.
+        self.posture.store(shard.posture() as u8, Ordering::Release);
         let durable = self.durable.as_ref();
         let waits = durable.and_then(|durable| durable.append(&mut output.append));
         output.send.drain(..).for_each(|send| self.send_one(send));
@@ -464,6 +346,7 @@ impl Inner {
     pub(super) fn send_one(&self, send: Send) {
         let link = match send.lane {
             Lane::Push => Link::Push,
+            Lane::Vote => Link::Exchange { id: URGENT_EXCHANGE, last: false },
             Lane::Exchange { round, last } => Link::Exchange { id: round.0, last },
         };
         self.send(&send.to, link, &send.envelope);
@@ -475,7 +358,7 @@ impl Inner {
     }
 
     /// Whether clients' writes are taken.
-    fn takes_writes(&self) -> bool {
+    pub(super) fn takes_writes(&self) -> bool {
         let is_open = self.durable.as_ref().is_none_or(Durable::is_open);
         let stays = !self.leaving.has_begun() && self.twin.met().is_none();
         is_open && stays && !self.is_closed()
@@ -492,7 +375,7 @@ impl Inner {
             let mut slot = self.shard.lock();
             let Slot { shard, output } = &mut *slot;
             shard.end(output);
-            self.carry_out(output, self.now());
+            self.carry_out(&mut slot, self.now());
         }
         durable.journal().close();
     }
@@ -619,6 +502,8 @@ fn shard_config(config: &NodeConfig, identity: &NodeIdentity) -> Result<Config, 
     shard.fanout = config.fanout;
     shard.relay_window = config.relay_window;
     shard.trace = config.trace;
+    shard.starts_strong = config.consistency == Mode::Strong;
+    shard.voters = config.voters;
     shard.incarnation = incarnation;
     shard.value_bytes_max = config.value_bytes_max;
     shard.memory_bytes_max = config.memory_bytes_max;

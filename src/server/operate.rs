@@ -1,10 +1,13 @@
 //! Operations of clients, and the moment at which they are executed: all that a shard does not own.
 
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::node::{Entered, Node};
-use crate::protocol::boundary::{Reply, Request};
-use crate::protocol::operation::{Mode, Moment, Operation};
+use super::entered::Entered;
+use super::node::Node;
+use crate::protocol::boundary::{Reply, Request, Token};
+use crate::protocol::operation::{self, Answer, Mode, Moment, Operation};
+use crate::protocol::strong::Posture;
 use crate::protocol::time::WallTime;
 
 impl Node {
@@ -41,11 +44,49 @@ impl Node {
 
     /// How writes are ordered.
     pub fn mode(&self) -> Mode {
-        Mode::Eventual
+        match self.is_direct() {
+            true => Mode::Eventual,
+            false => Mode::Strong,
+        }
+    }
+
+    /// Whether requests are answered at once, by this node alone: in eventual mode, unless a switch is
+    /// under way.
+    pub fn is_direct(&self) -> bool {
+        self.inner().posture.load(Ordering::Acquire) == Posture::Direct as u8
+    }
+
+    /// Executes an operation in either mode.
+    ///
+    /// In strong mode the answer is that of the replicated log: what it wrote is durable at a majority
+    /// of the voters, and what it read is not older than anything acknowledged before. A
+    /// [`Reply::Refused`] says whether it may have happened.
+    pub async fn execute(&self, operation: &Operation<'_>) -> Reply {
+        let moment = self.moment();
+        self.inquire(|entered, token| entered.operate_later(token, operation, moment)).await
     }
 }
 
 impl Entered<'_> {
+    /// Asks for an operation, whose answer goes to whoever waits for the token, unless it is there at
+    /// once.
+    pub fn operate_later(
+        &mut self,
+        token: Token,
+        operation: &Operation<'_>,
+        moment: Moment,
+    ) -> Option<Reply> {
+        if operation.is_write() && !self.takes_writes() {
+            return Some(Reply::Unwritable);
+        }
+        self.begin(token, Request::Operate { operation, moment })
+    }
+
+    /// Answers an operation that only reads by what is here, however old that is.
+    pub fn look(&self, operation: &Operation<'_>, moment: Moment) -> Answer {
+        operation::look(self.shard().store(), operation, moment)
+    }
+
     /// Executes a client's operation.
     pub fn operate(&mut self, operation: &Operation<'_>, moment: Moment) -> Reply {
         self.request(Request::Operate { operation, moment })

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::detect::Liveness;
 use super::durable::Durable;
+use super::mode::StrongStatus;
 use super::node::Node;
 use super::progress::FillStatus;
 use crate::net::discovery::DiscoveryStatus;
@@ -18,9 +19,9 @@ use crate::protocol::stability::Reason;
 use crate::protocol::time::Time;
 
 /// The kinds of messages that are counted; see [`crate::protocol::message::Message::kind`].
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report",
-    "publish",
+    "publish", "strong",
 ];
 
 /// How many messages and bytes of one kind were sent.
@@ -244,7 +245,7 @@ pub struct Status {
     /// How it tells friend from foe.
     pub security: Security,
     /// The consistency mode.
-    pub consistency: &'static str,
+    pub consistency: String,
     /// The direction of rounds.
     pub strategy: String,
     /// Whether writes are pushed at once.
@@ -268,6 +269,8 @@ pub struct Status {
     /// How far it has come if another node is sending it much that it lacks, be it all or what it
     /// missed.
     pub fill: Option<FillStatus>,
+    /// How the replicated log and the mode stand.
+    pub strong: StrongStatus,
     /// How the collection of tombstones gets on.
     pub collection: Collection,
     /// Keys that show something.
@@ -321,7 +324,8 @@ impl Node {
             origin: shard.config().origin.to_string(),
             listen: self.address().to_string(),
             security: self.security(),
-            consistency: "eventual",
+            consistency: shard.mode().to_string(),
+            strong: StrongStatus::of(shard),
             strategy: config.strategy.to_string(),
             eager: config.eager,
             interval_ms: config.interval.as_secs_f64() * 1e3,

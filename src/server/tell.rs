@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::node::{Inner, QUARANTINE};
 use crate::protocol::event::Event;
+use crate::protocol::strong::StrongEvent;
 use crate::protocol::time::Time;
 
 impl Inner {
@@ -64,6 +65,7 @@ impl Inner {
                 self.filling.store(false, Ordering::Release);
                 log::warn!("has filled itself anew; {kept} writes were made anew");
             }
+            Event::Strong(event) => self.tell_strong(event),
             Event::Quarantined { peer, why } => {
                 log::warn!("{peer:?} is kept out for {QUARANTINE:?}: {why}");
                 if let Some(net) = self.net.get() {
@@ -73,6 +75,44 @@ impl Inner {
         }
         if let Some(observer) = &self.config.observer {
             observer(now, event);
+        }
+    }
+
+    /// Prints an event about the replicated log and the mode.
+    fn tell_strong(&self, event: &StrongEvent) {
+        match event {
+            StrongEvent::Founded => log::info!("has consented to the group of voters"),
+            StrongEvent::Fenced { epoch } => {
+                log::info!("holds clients' writes until strong mode begins as epoch {}", epoch.0);
+            }
+            StrongEvent::Entered { epoch, mode } => {
+                log::warn!("epoch {} has begun here: {mode} mode", epoch.0);
+            }
+            StrongEvent::Aborted { epoch } => {
+                log::warn!("the switch was given up; epoch {} begins", epoch.0);
+            }
+            StrongEvent::Lagging => {
+                log::warn!("lacks entries of the log: fills itself from another voter");
+            }
+            StrongEvent::CaughtUp { slot } => log::info!("follows the log again from slot {slot}"),
+            StrongEvent::Forgot => log::warn!(
+                "others have heard more of this voter than it remembers: it will vote under a new \
+                 number"
+            ),
+            StrongEvent::Seated { nodes } => log::info!("the voters are {nodes:?}"),
+            StrongEvent::Strangers { peer } => log::error!(
+                "{peer:?} belongs to another cluster in strong mode: the two cannot become one"
+            ),
+            StrongEvent::Orphaned(orphan) => log::warn!(
+                "{} of {} does not count: it was not known to the others when the epoch began; see \
+                 `quorumor orphans`",
+                orphan.stamp,
+                orphan.cell.key
+            ),
+            StrongEvent::Differing => log::error!(
+                "voters that hold the same writes hold other cells: the switch is given up, and this \
+                 node compares"
+            ),
         }
     }
 }

@@ -69,7 +69,8 @@ impl World {
         }
         let append = std::mem::take(&mut self.output.append);
         let always = self.plan.settings.durability == Durability::Always;
-        let lasts = self.up_to(if always { SYNC_MAX } else { SYNC_INTERVAL });
+        let at_once = always || append.urgent;
+        let lasts = self.up_to(if at_once { SYNC_MAX } else { SYNC_INTERVAL });
         let life = self.nodes[node].incarnation;
         let disk = &mut self.nodes[node].disk;
         if !append.records.is_empty() {
@@ -79,10 +80,11 @@ impl World {
         let unsynced = disk.durable < frames;
         disk.tells.extend(append.tell.map(|token| (frames, token)));
         let unsynced = unsynced || append.tell.is_some();
-        if unsynced && (always || !std::mem::replace(&mut disk.syncing, true)) {
+        if unsynced && (at_once || !std::mem::replace(&mut disk.syncing, true)) {
             self.schedule.push(self.now + lasts, Due::Sync { node: small(node), life, frames });
         }
-        let waits = always && disk.durable < frames && !self.output.reply.is_empty();
+        let waits =
+            always && append.awaited && disk.durable < frames && !self.output.reply.is_empty();
         if waits {
             let replies = self.output.reply.iter().map(|(token, _)| *token).collect();
             disk.parked.push(Parked { frames, replies });
@@ -144,6 +146,15 @@ impl World {
         if let Some(copied) = disk.copied.filter(|_| !is_up) {
             disk.frames.truncate(copied);
             disk.durable = disk.frames.len();
+        }
+    }
+
+    /// The disk of a node that is down is replaced by an empty one.
+    pub(super) fn wipe(&mut self, node: usize) {
+        let is_up = self.nodes[node].is_up();
+        let disk = &mut self.nodes[node].disk;
+        if !is_up {
+            *disk = Disk::default();
         }
     }
 

@@ -67,8 +67,8 @@ pub struct Write {
 /// Something worth measuring. Times count from the start of the load.
 #[derive(Clone, Debug)]
 pub enum Observation<'a> {
-    /// A write was issued, by its place in the list, and acknowledged at once: handling takes no
-    /// time.
+    /// A write was acknowledged: at once in eventual mode, as handling takes no time. One that is not
+    /// told of was not acknowledged.
     Written {
         /// The place in the list.
         write: usize,
@@ -113,7 +113,7 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
     let deadline = begin + load_end + experiment.deadline;
     let mut world = World::new(plan, false);
     let mut losers = BTreeSet::new();
-    let mut converged = false;
+    let (mut converged, mut answered) = (false, 0);
     while world.now() < deadline {
         // Nothing is worth a look while writes are still to come.
         let look = if world.now() < begin + load_end { begin + load_end } else { world.now() };
@@ -122,6 +122,7 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
             let node = happening.node().unwrap_or_default();
             world.perform(happening);
             let at = world.now().since(begin);
+            answered += world.output().reply.len();
             for (token, reply) in &world.output().reply {
                 if let Reply::Written { stamp, .. } = *reply {
                     observe(Observation::Written { write: act_of(*token), stamp, at });
@@ -137,7 +138,7 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
                 }
             }
         }
-        if world.is_converged() {
+        if world.is_converged() && answered >= experiment.writes.len() {
             converged = true;
             break;
         }
@@ -152,6 +153,15 @@ pub fn run(experiment: &Experiment, mut observe: impl FnMut(Observation<'_>)) ->
 }
 
 impl Experiment {
+    /// How many round trips it takes until all is as it should be when the load begins.
+    fn round_trips(&self) -> u32 {
+        if self.settings.strong.is_some() { 50 } else { 3 }
+    }
+
+    fn warm_up_min(&self) -> Duration {
+        if self.settings.strong.is_some() { 10 * WARM_UP_MIN } else { WARM_UP_MIN }
+    }
+
     fn plan(&self) -> Plan {
         let ask = |write: &Write| {
             let requests = vec![ClientRequest::Set(write.key.clone(), write.value.clone())];
@@ -163,8 +173,8 @@ impl Experiment {
             seed: self.seed,
             nodes: self.nodes,
             settings: self.settings,
-            // A round with each new peer takes up to two round trips.
-            warm_up: WARM_UP_MIN.max(wires.latency_max(self.nodes) * 6),
+            // A round with each new peer takes up to two round trips; a log has to be founded.
+            warm_up: self.warm_up_min().max(wires.latency_max(self.nodes) * self.round_trips() * 2),
             wires,
             delivery: Delivery::Reliable,
             detection: DETECTION_DEFAULT,

@@ -17,6 +17,9 @@
 //! 4. A `trial` drives all of that: load and faults, then convergence within a bound, then quiet. It
 //!    ends in a verdict, with the command that repeats the run; `story` tells it in sentences.
 //!
+//! Clusters with a replicated log are judged by `judged`: linearizable answers while strong mode lasts,
+//! and nothing lost by switches.
+//!
 //! An `experiment` runs a world without checkers, to measure how fast writes spread over links that
 //! deliver as QUIC does, with up to some thousand nodes.
 //!
@@ -28,8 +31,7 @@
 //! no order of a hash map. Each checker can fail; `broken` shows it for every one of them.
 //!
 //! # What is left out
-//! Damaged disks; clocks that differ; the time that handling takes; strong
-//! mode.
+//! Damaged disks; clocks that differ; the time that handling takes.
 //!
 //! Sources: the idea of a simulator that is the second caller of the same code is FoundationDB's
 //! ("Testing Distributed Systems with Deterministic Simulation", Wilson 2014); checkers apart from
@@ -39,15 +41,19 @@
 
 #[cfg(test)]
 mod broken;
+#[cfg(test)]
+mod broken_log;
 pub mod check;
 mod connect;
 pub mod detection;
 pub mod disk;
 pub mod experiment;
 pub mod happening;
+mod judged;
 pub mod linearizable;
 mod network;
 pub mod plan;
+mod requests;
 pub mod scenario;
 mod schedule;
 pub mod story;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::plan::{Delivery, Plan, Wires};
 use super::schedule::{Due, Parcel, Resend, Schedule, StreamKey};
 use crate::protocol::boundary::Lane;
+use crate::protocol::message::RoundId;
 use crate::protocol::profile::{DropReason, Fate, Link, LinkState};
 use crate::protocol::time::Time;
 
@@ -299,6 +300,8 @@ impl Network {
         }
         let round = match lane {
             Lane::Push => None,
+            // No exchange has this number but by a chance of one in 2⁶⁴.
+            Lane::Vote => Some(RoundId(u64::MAX)),
             Lane::Exchange { round, .. } => Some(round),
         };
         let connection = parcel.connection;

@@ -11,6 +11,7 @@ use crate::protocol::config::{
     DELTA_BYTES_MAX_DEFAULT, Durability, FANOUT_DEFAULT, INTERVAL_DEFAULT, RETIRE_AFTER_DEFAULT,
     Strategy,
 };
+use crate::protocol::operation::Mode;
 use crate::protocol::profile::{Link, Profile};
 
 /// How long a connection over a dead link lives before its ends notice: about what real nodes take.
@@ -64,6 +65,19 @@ pub struct Settings {
     pub retire_after: Duration,
     /// When what a node holds becomes durable.
     pub durability: Durability,
+    /// What is told about strong mode, if the cluster uses it.
+    pub strong: Option<StrongSettings>,
+}
+
+/// What the nodes of a cluster that uses strong mode are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StrongSettings {
+    /// Whether the cluster starts in strong mode.
+    pub starts: bool,
+    /// How many voters there should be.
+    pub voters: usize,
+    /// Whether what clients are told must be linearizable: the mode is never switched.
+    pub is_judged: bool,
 }
 
 /// What the links between nodes do.
@@ -128,6 +142,8 @@ pub enum Act {
     Copy(usize),
     /// The disk of a dead node is replaced by the latest copy of it, if there is one.
     BringBack(usize),
+    /// The disk of a dead node is replaced by an empty one.
+    Wipe(usize),
     /// A node is told to retire a member.
     Retire {
         /// The node.
@@ -153,6 +169,19 @@ pub enum ClientRequest {
     Delete(Vec<Vec<u8>>),
     /// Ask a peer whether it holds all that the node has written so far.
     Ask(usize),
+    /// Show a string.
+    Get(Vec<u8>),
+    /// Set a string where there is nothing.
+    SetAbsent(Vec<u8>, Vec<u8>),
+    /// Add one to a number.
+    Increment(Vec<u8>),
+    /// Switch the consistency mode of the cluster.
+    Switch {
+        /// To this one.
+        to: Mode,
+        /// Without these nodes.
+        without: Vec<usize>,
+    },
 }
 
 impl Default for Settings {
@@ -167,6 +196,7 @@ impl Default for Settings {
             roster: false,
             retire_after: RETIRE_AFTER_DEFAULT,
             durability: Durability::None,
+            strong: None,
         }
     }
 }
@@ -205,10 +235,12 @@ impl ClientRequest {
     /// The keys that it names.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         let (set, all, delete) = match self {
-            Self::Set(key, _) => (Some(key), None, None),
+            Self::Set(key, _) | Self::Get(key) | Self::SetAbsent(key, _) | Self::Increment(key) => {
+                (Some(key), None, None)
+            }
             Self::SetAll(pairs) => (None, Some(pairs), None),
             Self::Delete(keys) => (None, None, Some(keys)),
-            Self::Ask(_) => (None, None, None),
+            Self::Ask(_) | Self::Switch { .. } => (None, None, None),
         };
         let all = all.into_iter().flatten().map(|(key, _)| key);
         set.into_iter().chain(all).chain(delete.into_iter().flatten()).map(Vec::as_slice)

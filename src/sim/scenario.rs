@@ -5,6 +5,10 @@
 //! is drawn before the run, into a [`Plan`]. Trouble and load end at `faults_end`; what follows must
 //! become quiet.
 
+mod strong;
+
+pub use strong::STRONG;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +39,7 @@ pub struct Scenario {
     draw: fn(&mut Draft),
 }
 
-/// All scenarios, the default one last.
+/// The scenarios of eventual mode, the default one last.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "calm", about: "nothing goes wrong: whole links, moderate load", draw: calm },
     Scenario { name: "lossy", about: "up to half of all messages never arrive", draw: lossy },
@@ -119,11 +123,16 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "mixed", about: "anything of the above together", draw: mixed },
 ];
 
+/// All scenarios, those with a replicated log last.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(STRONG)
+}
+
 /// Says that no scenario has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there is no scenario {name:?}; there are {}",
-    SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
+    all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
 )]
 pub struct UnknownScenario {
     name: String,
@@ -135,7 +144,7 @@ impl Scenario {
     /// # Errors
     /// When there is none; the error lists those there are.
     pub fn named(name: &str) -> Result<Self, UnknownScenario> {
-        let found = SCENARIOS.iter().find(|scenario| scenario.name == name).copied();
+        let found = all().find(|scenario| scenario.name == name).copied();
         found.ok_or_else(|| UnknownScenario { name: name.to_owned() })
     }
 
@@ -174,6 +183,7 @@ impl Draft {
             roster: true,
             retire_after: RETIRE_AFTER_DEFAULT,
             durability: Durability::None,
+            strong: None,
         };
         let latency = Duration::from_micros(100 * dice.u64(1..300));
         let jitter = latency / 100 * dice.u32(..=100);

@@ -164,6 +164,8 @@ impl Story {
                 Reply::Unknown => "refused: no such member".to_owned(),
                 Reply::Begun => "has begun".to_owned(),
                 Reply::OutOfMemory => "refused: out of memory".to_owned(),
+                Reply::Refused(refusal) => format!("refused: {refusal}"),
+                Reply::Switched(outcome) => format!("tells the client: {outcome:?}"),
                 Reply::Unwritable => "refused: nothing becomes durable".to_owned(),
                 Reply::Answer { covers: true, .. } => "tells the client: yes, it has".to_owned(),
                 Reply::Answer { covers: false, .. } => "tells the client: not yet".to_owned(),
@@ -229,6 +231,7 @@ impl Story {
                 let wants = if wants.is_some() { " and wants to know more" } else { "" };
                 format!("a report:{vector}{wants}")
             }
+            Message::Strong(word) => word.to_string(),
             Message::Members { members } => format!("the addresses of {} members", members.len()),
             Message::Publish { messages } => format!("{} published messages", messages.len()),
         }
@@ -282,6 +285,7 @@ impl Story {
             Event::Damage { peer, .. } => {
                 format!("DAMAGE: {} holds the same writes but other cells", name(*peer))
             }
+            Event::Strong(event) => format!("{event:?}"),
             Event::Enrolled { node, state, dot } => {
                 format!("writes {dot}: {} is {state:?} in the roster", name(*node))
             }
@@ -347,6 +351,13 @@ fn describe_request(request: &ClientRequest) -> String {
         ClientRequest::SetAll(_) => format!("set {}{more} at once", keys.join(", ")),
         ClientRequest::Delete(_) => format!("delete {}{more}", keys.join(", ")),
         ClientRequest::Ask(peer) => format!("ask n{} whether it has all of that", peer + 1),
+        ClientRequest::Get(_) => format!("get {}", keys.join(", ")),
+        ClientRequest::SetAbsent(_, value) => {
+            let value = describe_content(&Content::from(&value[..]));
+            format!("set {} {value} if absent", keys.join(", "))
+        }
+        ClientRequest::Increment(_) => format!("increment {}", keys.join(", ")),
+        ClientRequest::Switch { to, without } => format!("switch to {to} without {without:?}"),
     }
 }
 
@@ -381,6 +392,7 @@ fn describe_act(world: &World, act: &Act) -> String {
             None => format!("n{} starts, empty, as a new origin", node + 1),
         },
         Act::Copy(node) => format!("somebody copies the disk of n{}", node + 1),
+        Act::Wipe(node) => format!("the disk of n{} is replaced by an empty one", node + 1),
         Act::BringBack(node) => format!("the disk of n{} is replaced by the copy", node + 1),
         Act::Retire { node, member } => format!("n{} is to retire n{}", node + 1, member + 1),
         Act::Rebuild(node) => format!("n{} is to fill itself anew", node + 1),

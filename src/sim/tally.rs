@@ -6,8 +6,10 @@
 use crate::protocol::message::Message;
 
 /// The kinds of messages, by the words that [`Message::kind`] has for them.
-const KINDS: [&str; 10] =
-    ["push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report"];
+const KINDS: [&str; 11] = [
+    "push", "open", "digest", "delta", "credit", "ask", "answer", "members", "greet", "report",
+    "strong",
+];
 
 /// A number of messages and the bytes that they have together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

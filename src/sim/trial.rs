@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::check::{Checks, Fault};
 use super::happening::Happening;
+use super::judged;
 use super::plan::Plan;
 use super::story::Story;
 use super::tally::Tally;
@@ -96,6 +97,9 @@ struct Trial<'a> {
 
 /// Runs a plan under all checkers; `story` is told what happens.
 pub fn run(plan: Plan, story: Option<&mut Story>) -> Verdict {
+    if plan.settings.strong.is_some() {
+        return judged::run(plan, story);
+    }
     let world = World::new(plan, story.is_some());
     let checks = Checks::new(&world);
     run_world(world, checks, story)

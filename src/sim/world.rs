@@ -18,12 +18,12 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::happening::{Happening, token};
 use super::network::{Network, Sending};
-use super::plan::{Act, ClientRequest, Delivery, Plan};
+use super::plan::{Act, Delivery, Plan};
 use super::schedule::{Due, Parcel, Payload, Schedule, small};
 use super::tally::Tally;
 use crate::protocol::boundary::{Input, Output, Request, Token};
 use crate::protocol::codec;
-use crate::protocol::config::Config;
+use crate::protocol::config::{Config, VOTERS_DEFAULT};
 use crate::protocol::id::{NodeId, Origin};
 use crate::protocol::message::{Envelope, Message};
 #[cfg(test)]
@@ -50,7 +50,7 @@ impl fmt::Debug for World {
 
 /// A node of a world.
 pub(super) struct Node {
-    shard: Option<Shard>,
+    pub(super) shard: Option<Shard>,
     /// How often it has started.
     pub(super) incarnation: u32,
     /// The number of the last incarnation under which it has written.
@@ -315,26 +315,6 @@ impl World {
         Some(Dot { origin, seq })
     }
 
-    fn request(&mut self, node: usize, token: Token, request: &ClientRequest) {
-        let dot = self.last_dot(node);
-        let Some(shard) = &mut self.nodes[node].shard else { return };
-        let (now, output) = (self.now, &mut self.output);
-        let mut ask = |request| shard.handle(now, Input::Request(token, request), output);
-        match request {
-            ClientRequest::Set(key, value) => ask(Request::Set { key, value }),
-            ClientRequest::SetAll(pairs) => {
-                let pairs: Vec<_> =
-                    pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
-                ask(Request::SetAll(&pairs));
-            }
-            ClientRequest::Delete(keys) => {
-                let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-                ask(Request::Delete(&keys));
-            }
-            ClientRequest::Ask(peer) => ask(Request::Ask { peer: id_of(*peer), dot }),
-        }
-    }
-
     /// Hands an input to a node and carries out what comes of it.
     pub(super) fn handle(&mut self, node: usize, input: Input<'_>) {
         let Some(shard) = &mut self.nodes[node].shard else { return };
@@ -344,6 +324,9 @@ impl World {
 
     /// Does what a node wants done. Replies and events are read by whoever drives the world.
     fn carry_out(&mut self, node: usize) {
+        if let Some(shard) = &mut self.nodes[node].shard {
+            shard.finish(self.now, &mut self.output);
+        }
         if !self.append(node) {
             self.released.extend(self.output.reply.iter().map(|(token, _)| *token));
         }
@@ -548,6 +531,7 @@ impl World {
             Act::Restart(node) => self.restart(node),
             Act::Copy(node) => self.copy(node),
             Act::BringBack(node) => self.bring_back(node),
+            Act::Wipe(node) => self.wipe(node),
             Act::Retire { node, member } => {
                 let retire = Request::Retire { node: id_of(member) };
                 self.handle(node, Input::Request(Token(u64::MAX), retire));
@@ -583,6 +567,8 @@ impl World {
             retire_after: settings.retire_after,
             incarnation,
             durability: settings.durability,
+            starts_strong: settings.strong.is_some_and(|strong| strong.starts),
+            voters: settings.strong.map_or(VOTERS_DEFAULT, |strong| strong.voters),
             trace: true,
             ..Config::new(self.id(node), Origin::of(self.id(node), incarnation), seed)
         };
@@ -594,6 +580,10 @@ impl World {
         #[cfg(test)]
         let shard = shard.breaking(self.careless);
         self.nodes[node].shard = Some(shard);
+        if self.plan.settings.strong.is_some() {
+            // As a server does: it asks when to come back.
+            self.set_wake(node, Some(self.now));
+        }
     }
 
     fn resume(&mut self, node: usize) {
@@ -672,7 +662,7 @@ impl Payload {
 }
 
 /// The id of a node.
-fn id_of(node: usize) -> NodeId {
+pub(super) fn id_of(node: usize) -> NodeId {
     NodeId(node as u128 + 1)
 }
 

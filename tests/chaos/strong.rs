@@ -322,42 +322,36 @@ fn anything(site: &Site) -> Vec<Step> {
 
 /// 2f+1 nodes survive f that come and go in turn, a hundred times, for f = 1 and f = 2.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn flip_flop_of_3() {
     withstands("strong::flip_flop_of_3", 3, |site| flip_flop(site.size()));
 }
 
 /// See [`flip_flop_of_3`].
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn flip_flop_of_5() {
     withstands("strong::flip_flop_of_5", 5, |site| flip_flop(site.size()));
 }
 
 /// A minority, a majority and all, killed and frozen.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn minority_and_majority() {
     withstands("strong::minority_and_majority", 5, |site| losses(site.size()));
 }
 
 /// Links that fail one way, partly, and into all the shapes that are known to be hard.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn cut_links() {
     withstands("strong::cut_links", 5, |site| cuts(site.size()));
 }
 
 /// Clocks that are set.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn clock() {
     withstands("strong::clock", 3, clocks);
 }
 
 /// Disks that are full for a while.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn full_disk() {
     let load = Load { ballast_bytes: 48 << 10, ..load(9) };
     withstands_under("strong::full_disk", 3, load, |site| full_disks(site.size()));
@@ -365,14 +359,12 @@ fn full_disk() {
 
 /// All of these at random, two at a time.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn everything() {
     withstands("strong::everything", 5, anything);
 }
 
 /// A voter whose disk fails a sync stands aside for good, and the others go on.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet"]
 fn failed_sync() {
     let test = "strong::failed_sync";
     let body = || {
@@ -430,7 +422,7 @@ fn lose_primaries(
 
 /// The longest gap in acknowledged writes when the primary is killed, frozen or cut off under load.
 #[test]
-#[ignore = "nodes cannot be started in strong mode yet; measures, and judges only the history"]
+#[ignore = "measures, and judges only the history"]
 fn failover() {
     let test = "strong::failover";
     let body = || {
@@ -445,6 +437,10 @@ fn failover() {
         for (sort, fault) in sorts {
             let load = Load { counters: 0, guarded: 0, ..load(24) };
             let doors: Vec<SocketAddr> = nodes_of(&site);
+            // The history begins with nothing.
+            eventually("a node to forget all", || {
+                (nodes.first()?.ask(&["FLUSHALL"]) == Reply::Simple("OK".into())).then_some(())
+            });
             let (told, spans) = strong_clients::watch(&doors, &load, |watch| {
                 lose_primaries(&site, fault, watch, &mut nodes)
             });

@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::bulk::{self, BackupBody};
 use super::connection::{Lease, Shared, is_address};
 use super::metrics;
+use crate::protocol::operation::Mode;
 use crate::server::{LeaveError, MemberError, Node};
 
 /// The header that a POST needs, with any value.
@@ -23,13 +24,18 @@ pub const WITHIN_MAX: Duration = Duration::from_secs(120);
 /// How long a node that leaves waits for a peer to have everything.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// What `/mode` takes.
+const MODE_QUERY: &str = "/mode?to=eventual or /mode?to=strong, with &without=ID and &dry-run";
+
 const INDEX: &str = "quorumor\n\n/health      ok while the node runs\n/status      status as JSON\n\
     /members     who belongs to the cluster\n\
     /agreement   whether all live peers hold the same; ?within=5s waits for it\n\
+    /orphans     writes that a switch of the mode has left out\n\
     /metrics     OpenMetrics\n/backup      all that the node holds, as a stream\n\n\
     POST with the header X-Quorumor: 1\n/restore     takes a backup\n\
     /retire      retires a member that is away; ?node=ID\n\
-    /leave       the node leaves the cluster and ends\n";
+    /leave       the node leaves the cluster and ends\n\
+    /mode        switches the consistency mode; ?to=strong, with &without=ID, &dry-run\n";
 
 /// What a response carries.
 pub(super) type Body = Either<Full<Bytes>, BackupBody>;
@@ -68,7 +74,7 @@ fn refused(node: &Node, caller: &Caller, request: &Request<Incoming>) -> Option<
         return Some(text(StatusCode::SERVICE_UNAVAILABLE, "the node has been closed\n"));
     }
     let path = request.uri().path();
-    let changes = matches!(path, "/restore" | "/retire" | "/leave");
+    let changes = matches!(path, "/restore" | "/retire" | "/leave" | "/mode");
     let is_right = match changes {
         true => request.method() == Method::POST,
         false => request.method() == Method::GET || request.method() == Method::HEAD,
@@ -103,6 +109,11 @@ async fn page(node: &Node, caller: &Caller, request: Request<Incoming>) -> Respo
         "/health" => text(StatusCode::OK, "ok\n"),
         "/status" => json(StatusCode::OK, &node.status()),
         "/members" => json(StatusCode::OK, &node.members()),
+        "/orphans" => json(StatusCode::OK, &node.orphans()),
+        "/mode" => match wanted_mode(query) {
+            Ok((to, without, dry_run)) => mode(node, to, &without, dry_run).await,
+            Err(error) => text(StatusCode::BAD_REQUEST, error),
+        },
         "/metrics" => {
             let body = metrics::render(&node.status());
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -126,15 +137,43 @@ async fn page(node: &Node, caller: &Caller, request: Request<Incoming>) -> Respo
 fn retire(node: &Node, wanted: &str) -> Response<Body> {
     match node.retire(wanted) {
         Ok(member) => json(StatusCode::OK, &member),
-        Err(error) => {
-            let status = match error {
-                MemberError::Unknown { .. } => StatusCode::NOT_FOUND,
-                MemberError::Ambiguous { .. } => StatusCode::BAD_REQUEST,
-                MemberError::Itself { .. } | MemberError::IsUp { .. } => StatusCode::CONFLICT,
-                MemberError::Unwritable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            text(status, format!("{error}\n"))
+        Err(error) => not_meant(&error),
+    }
+}
+
+/// Who was named is not to be retired or left out.
+fn not_meant(error: &MemberError) -> Response<Body> {
+    let status = match error {
+        MemberError::Unknown { .. } => StatusCode::NOT_FOUND,
+        MemberError::Ambiguous { .. } => StatusCode::BAD_REQUEST,
+        MemberError::Itself { .. } | MemberError::IsUp { .. } => StatusCode::CONFLICT,
+        MemberError::Unwritable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    text(status, format!("{error}\n"))
+}
+
+/// Switches the mode; what came of it is in the answer.
+async fn mode(node: &Node, to: Mode, without: &[String], dry_run: bool) -> Response<Body> {
+    match node.switch_mode(to, without, dry_run).await {
+        Ok(report) => json(StatusCode::OK, &report),
+        Err(error) => not_meant(&error),
+    }
+}
+
+/// The mode, whom to leave out, and whether only to say what would be done.
+fn wanted_mode(query: Option<&str>) -> Result<(Mode, Vec<String>, bool), String> {
+    let (mut to, mut without, mut dry_run) = (None, Vec::new(), false);
+    for part in query.unwrap_or_default().split('&') {
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("to", mode) => to = Some(mode.parse::<Mode>().map_err(|error| format!("{error}\n"))?),
+            ("without", node) => without.push(node.to_owned()),
+            ("dry-run", "") => dry_run = true,
+            _ => return Err(format!("cannot read {part:?}: expected {MODE_QUERY}\n")),
         }
+    }
+    match to {
+        Some(to) => Ok((to, without, dry_run)),
+        None => Err(format!("which mode? expected {MODE_QUERY}\n")),
     }
 }
 

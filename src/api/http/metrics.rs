@@ -12,6 +12,8 @@ pub(super) fn render(status: &Status) -> String {
     let mut text = String::with_capacity(4 * 1024);
     let counters = &status.counters;
     let detector = &status.detector;
+    let strong = &status.strong;
+    let voters_up = strong.voters.iter().filter(|voter| voter.up).count();
     let in_state = |state| status.liveness.iter().filter(|peer| peer.state == state).count() as f64;
     let gauges = [
         ("keys", "Keys that show something.", status.keys as f64),
@@ -38,6 +40,13 @@ pub(super) fn render(status: &Status) -> String {
         ),
         ("peers_down", "Peers that answer nobody.", in_state(PeerState::Down)),
         ("origins", "Origins of which writes are held.", status.origins as f64),
+        ("epoch", "Changes of the mode: odd in strong mode.", f64::from(strong.epoch)),
+        ("switching", "Whether the mode is being switched.", f64::from(u8::from(strong.switching))),
+        ("voters", "Members that vote.", strong.voters.len() as f64),
+        ("voters_up", "Voters that can be reached.", voters_up as f64),
+        ("log_applied", "Slots of the log applied here.", strong.applied as f64),
+        ("log_committed", "Slots of the log known to be decided.", strong.committed as f64),
+        ("orphans", "Writes kept that do not count.", strong.orphans as f64),
         ("uptime_seconds", "Time since the start.", status.uptime_seconds),
     ];
     for (name, help, value) in gauges {
@@ -46,6 +55,7 @@ pub(super) fn render(status: &Status) -> String {
     }
     let totals = [
         ("writes_local", "Writes accepted from clients.", counters.writes_local),
+        ("writes_log", "Writes that the log has made here.", counters.writes_log),
         ("writes_remote", "Writes from peers that were missing here.", counters.writes_remote),
         ("writes_repeated", "Writes from peers that were here already.", counters.writes_repeated),
         ("conflicts", "Writes dropped for one made without knowledge of them.", counters.conflicts),

@@ -7,12 +7,14 @@
 //! | `/health` | `ok` while the node runs |
 //! | `/status` | the node's status as JSON |
 //! | `/members` | who belongs to the cluster |
+//! | `/orphans` | writes that a switch of the mode has left out |
 //! | `/agreement?within=5s` | whether all live peers hold the same, waiting up to the given time |
 //! | `/metrics` | the same numbers as OpenMetrics |
 //! | `/backup` | all that the node holds, as a stream |
 //! | POST `/restore` | takes such a stream |
 //! | POST `/retire?node=…` | retires a member that is away |
 //! | POST `/leave` | the node leaves the cluster and ends |
+//! | POST `/mode?to=strong` | switches the consistency mode |
 //!
 //! # Who may ask
 //! A page of some other site must not be able to ask through a browser. So the `Host` header has to be

@@ -91,6 +91,8 @@ pub enum Verb {
     PubsubNumsub,
     Punsubscribe,
     Quit,
+    Readonly,
+    Readwrite,
     Reset,
     Role,
     Scan,

@@ -20,7 +20,7 @@ use super::outgoing::{Outgoing, Place, Sent};
 use super::parse::Requests;
 use super::reply::{Protocol, Replies};
 use super::session::{Found, Pause, REPLIES_BYTES_MAX, Session, Wait};
-use crate::protocol::boundary::Token;
+use crate::protocol::boundary::{Reply, Token};
 use crate::server::Position;
 
 /// For how many bytes a connection that is closed after an error is read from, so that the error
@@ -132,7 +132,10 @@ impl Connection {
     /// Whether there is something to read or to execute, and nothing keeps it.
     fn wants_turn(&self) -> bool {
         match self.next {
-            Next::Read => self.readable && self.outgoing.has_room(REPLIES_BYTES_MAX),
+            Next::Read => {
+                let waits = self.outgoing.is_awaited();
+                self.readable && !waits && self.outgoing.has_room(REPLIES_BYTES_MAX)
+            }
             Next::Execute => self.outgoing.is_empty(),
             Next::Linger(_) => self.readable,
             Next::Ask(_) | Next::Asked | Next::Close | Next::Leave => false,
@@ -202,6 +205,14 @@ impl Connection {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// The shard has answered a request.
+    pub(super) fn answer(&mut self, token: Token, reply: Reply) {
+        if let Reply::Operated { written: Some(written), .. } = &reply {
+            self.session.wrote(Some(*written));
+        }
+        self.outgoing.answer(token, reply);
     }
 
     /// Executes what has been read, in a batch with others; hands on the tokens of answers that come

@@ -15,8 +15,17 @@ use crate::server::Status;
 pub(super) const REDIS_VERSION: &str = "7.0.15";
 
 /// The names of the sections, in their order.
-const SECTIONS: [&str; 8] =
-    ["server", "clients", "memory", "persistence", "stats", "replication", "keyspace", "gossip"];
+const SECTIONS: [&str; 9] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "keyspace",
+    "gossip",
+    "log",
+];
 
 /// The text for `INFO [section ...]`; `wanted` are the sections' names.
 pub(super) fn text(shared: &Shared, wanted: Arguments<'_>) -> String {
@@ -39,7 +48,8 @@ pub(super) fn text(shared: &Shared, wanted: Arguments<'_>) -> String {
             "stats" => stats(&mut lines, shared),
             "replication" => replication(&mut lines, &node),
             "keyspace" => keyspace(&mut lines, &node),
-            _ => gossip(&mut lines, &node),
+            "gossip" => gossip(&mut lines, &node),
+            _ => log(&mut lines, &node),
         }
     }
     lines.text
@@ -112,12 +122,31 @@ fn stats(lines: &mut Lines, shared: &Shared) {
 fn replication(lines: &mut Lines, node: &Status) {
     lines.line("role", "master");
     lines.line("connected_slaves", node.peers.len());
-    lines.line("consistency", node.consistency);
+    lines.line("consistency", &node.consistency);
 }
 
 fn keyspace(lines: &mut Lines, node: &Status) {
     if node.keys > 0 {
         lines.line("db0", format_args!("keys={},expires=0,avg_ttl=0", node.keys));
+    }
+}
+
+/// The replicated log and the mode.
+fn log(lines: &mut Lines, node: &Status) {
+    let strong = &node.strong;
+    lines.line("mode", &strong.mode);
+    lines.line("epoch", strong.epoch);
+    lines.line("posture", strong.posture);
+    lines.line("switching", u8::from(strong.switching));
+    lines.line("primary", strong.primary.as_deref().unwrap_or(""));
+    lines.line("applied", strong.applied);
+    lines.line("committed", strong.committed);
+    lines.line("orphans", strong.orphans);
+    for (at, voter) in strong.voters.iter().enumerate() {
+        let up = if voter.up { "up" } else { "down" };
+        let behind = voter.behind.map_or_else(|| "?".to_owned(), |behind| behind.to_string());
+        let value = format!("node={},name={},state={up},behind={behind}", voter.node, voter.name);
+        lines.line(&format!("voter{at}"), value);
     }
 }
 

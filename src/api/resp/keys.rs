@@ -72,6 +72,12 @@ impl<'a> Batch<'a> {
         self.node.mode()
     }
 
+    /// Whether the node answers at once, by itself alone.
+    #[inline]
+    pub(super) fn is_direct(&self) -> bool {
+        self.node.is_direct()
+    }
+
     /// What decides what is random in one operation.
     pub(super) fn dice(&self) -> u64 {
         self.node.dice()
@@ -124,7 +130,7 @@ impl<'a> Batch<'a> {
 }
 
 /// What Redis says when it may use no more memory.
-const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+pub(super) const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// The dot of a write and its answer, or nothing if it was refused and that has been answered.
 #[inline]
@@ -158,7 +164,15 @@ pub(super) fn outcome(
             replies.error(format!("MISCONF writes are refused, reads go on: {why}"));
             None
         }
-        Reply::Exhausted | Reply::Answer { .. } | Reply::Unknown | Reply::Begun => {
+        Reply::Refused(refusal) => {
+            replies.error(refusal.to_string());
+            None
+        }
+        Reply::Exhausted
+        | Reply::Switched(_)
+        | Reply::Answer { .. }
+        | Reply::Unknown
+        | Reply::Begun => {
             replies.error("ERR this node has used up its sequence numbers and writes no more");
             None
         }

@@ -41,6 +41,7 @@ mod info;
 mod keys;
 mod notify;
 mod operate;
+mod ordered;
 mod outgoing;
 mod own;
 pub mod parse;

@@ -183,6 +183,11 @@ impl Outgoing {
         self.bytes.is_empty() && self.held.len() < bytes_max && self.marks.len() < MARKS_MAX
     }
 
+    /// Whether answers have not come.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited().next().is_some()
+    }
+
     /// The tokens of answers that have not come.
     pub(super) fn awaited(&self) -> impl Iterator<Item = Token> {
         self.marks.iter().filter_map(|mark| match &mark.waits {

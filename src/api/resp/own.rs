@@ -198,6 +198,15 @@ pub(super) fn mode(shared: &Shared, replies: &mut Replies) {
     });
 }
 
+/// `ROLE`: every node accepts writes, and Redis' word for that is master; it has no replicas of the
+/// kind that Redis lists.
+pub(super) fn role(replies: &mut Replies) {
+    replies.array(3);
+    replies.bulk("master");
+    replies.integer(0);
+    replies.array(0);
+}
+
 /// `QUORUMOR.MEMBERS`.
 pub(super) fn members(shared: &Shared, replies: &mut Replies) {
     let members = shared.node().members();

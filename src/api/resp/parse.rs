@@ -322,6 +322,15 @@ impl Requests {
         Ok(Some(Arguments { source, spans: &self.spans }))
     }
 
+    /// Has [`Requests::next`] answer the last request once more.
+    pub fn put_back(&mut self) {
+        if std::mem::take(&mut self.complete) {
+            self.at = self.start;
+            self.missing = 0;
+            self.spans.clear();
+        }
+    }
+
     /// Gives memory back while the connection waits for its client.
     ///
     /// With nothing outstanding an idle connection holds no buffer at all.

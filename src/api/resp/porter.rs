@@ -202,7 +202,7 @@ impl Porter {
                     let Some((key, connection)) = key.and_then(|key| self.find(key)) else {
                         continue;
                     };
-                    connection.outgoing.answer(token, reply);
+                    connection.answer(token, reply);
                     self.go_on(key.place);
                 }
                 Completion::Found(key, found) => {

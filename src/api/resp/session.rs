@@ -17,6 +17,7 @@ use super::command::{self, Command, Flags, Refusal, Verb};
 use super::completions::Key;
 use super::door::Shared;
 use super::keys::{self, Batch};
+use super::ordered::Gathered;
 use super::parse::{Arguments, Requests, Trust, integer};
 use super::pubsub::{Subscribed, Topic};
 use super::reply::{Protocol, Replies};
@@ -99,10 +100,12 @@ enum Replying {
 }
 
 /// What follows one command.
-enum Next {
+pub(super) enum Next {
     Go,
     Wait(Wait),
     Close,
+    /// What is under way must be answered first.
+    NotYet,
 }
 
 /// One client's state.
@@ -113,7 +116,11 @@ pub struct Session {
     protocol: Protocol,
     replying: Replying,
     last_write: Option<(Stamp, Dot)>,
-    transaction: Transaction,
+    /// Whether reads are answered by what is here in strong mode as well: `READONLY`.
+    reads_locally: bool,
+    /// What was handed to the replicated log in this turn.
+    pub(super) gathered: Gathered,
+    pub(super) transaction: Transaction,
     /// Where its connection is found.
     key: Key,
     subscribed: Subscribed,
@@ -128,6 +135,8 @@ impl Session {
             protocol: Protocol::default(),
             replying: Replying::On,
             last_write: None,
+            reads_locally: false,
+            gathered: Gathered::Nothing,
             transaction: Transaction::default(),
             key,
             subscribed: Subscribed::default(),
@@ -156,6 +165,7 @@ impl Session {
     ) -> Pause {
         let mut executed = 0;
         let mut last = None;
+        self.gathered = Gathered::Nothing;
         let pause = loop {
             if replies.len() >= REPLIES_BYTES_MAX {
                 break Pause::Full;
@@ -176,6 +186,11 @@ impl Session {
                 Next::Go => {}
                 Next::Wait(wait) => break Pause::Wait(wait),
                 Next::Close => break Pause::Close,
+                Next::NotYet => {
+                    requests.put_back();
+                    executed -= 1;
+                    break Pause::Full;
+                }
             }
         };
         shared.count_commands(executed);
@@ -215,7 +230,8 @@ impl Session {
             Ok(command)
                 if self.authenticated
                     && command.flags.has(Flags::READONLY)
-                    && shared.node().is_filling() =>
+                    && shared.node().is_filling()
+                    && (self.reads_locally || batch.is_direct()) =>
             {
                 replies.error(LOADING);
                 Next::Go
@@ -253,7 +269,7 @@ impl Session {
         };
         if self.replying != Replying::On {
             replies.take_back(start);
-            if !matches!(next, Next::Wait(_)) {
+            if !matches!(next, Next::Wait(_) | Next::NotYet) {
                 self.replied();
             }
         }
@@ -281,6 +297,21 @@ impl Session {
         if self.transaction.is_open() && !command.verb.ends_queueing() {
             self.transaction.queue(batch, command, arguments, replies);
             return Next::Go;
+        }
+        // Under the lock where it is needed anyway: a switch may begin at any moment.
+        let enters = command.flags.has(Flags::WRITE) || command.verb == Verb::Exec;
+        let is_direct = if enters { batch.enter().is_direct() } else { batch.is_direct() };
+        if !is_direct {
+            let kind = match command.verb {
+                Verb::Exec => Gathered::Transaction,
+                _ if command.ask.is_none() => Gathered::Nothing,
+                _ if !command.flags.has(Flags::READONLY) => Gathered::Writes,
+                _ if self.reads_locally => Gathered::Nothing,
+                _ => Gathered::Reads,
+            };
+            if kind != Gathered::Nothing {
+                return self.order(shared, batch, command, kind, arguments, replies);
+            }
         }
         match command.verb {
             Verb::Get => keys::get(batch, arguments, replies),
@@ -334,11 +365,15 @@ impl Session {
         match command.verb {
             Verb::Auth => self.auth(shared, arguments, replies),
             Verb::Hello => self.hello(shared, arguments, replies),
+            Verb::Readonly | Verb::Readwrite => {
+                self.reads_locally = command.verb == Verb::Readonly;
+                replies.ok();
+            }
             Verb::Reset => self.reset(shared, replies),
             Verb::Select => select(arguments, replies),
             Verb::Info => replies.verbatim(&info::text(shared, arguments.skip(1))),
             Verb::Time => time(replies),
-            Verb::Role => role(replies),
+            Verb::Role => own::role(replies),
             Verb::Subscribe | Verb::Psubscribe | Verb::Unsubscribe | Verb::Punsubscribe => {
                 self.subscribe(shared, command.verb, arguments.skip(1), replies);
             }
@@ -399,7 +434,7 @@ impl Session {
     }
 
     #[inline]
-    fn wrote(&mut self, write: Option<(Stamp, Dot)>) {
+    pub(super) fn wrote(&mut self, write: Option<(Stamp, Dot)>) {
         self.last_write = write.or(self.last_write);
     }
 
@@ -526,6 +561,7 @@ impl Session {
     /// `RESET`.
     fn reset(&mut self, shared: &Shared, replies: &mut Replies) {
         self.card.rename("");
+        self.reads_locally = false;
         self.authenticated = shared.settings().password.is_none();
         self.protocol = Protocol::Resp2;
         self.replying = Replying::On;
@@ -654,13 +690,4 @@ fn time(replies: &mut Replies) {
     replies.array(2);
     replies.bulk_integer(now.as_secs());
     replies.bulk_integer(u64::from(now.subsec_micros()));
-}
-
-/// `ROLE`: every node accepts writes, and Redis' word for that is master; it has no replicas of the
-/// kind that Redis lists.
-fn role(replies: &mut Replies) {
-    replies.array(3);
-    replies.bulk("master");
-    replies.integer(0);
-    replies.array(0);
 }

@@ -230,6 +230,8 @@ pub(super) static SERVED: &[Command] = &[
     row(Verb::Quit, "quit", -1, DOOR, Connection, "1.0.0", "Closes the connection."),
     row(Verb::Reset, "reset", 1, DOOR, Connection, "6.2.0", "Makes the connection as new."),
     row(Verb::Ping, "ping", -1, Flags::FAST, Connection, "1.0.0", "Answers PONG."),
+    row(Verb::Readonly, "readonly", 1, ALWAYS_FAST, Connection, "3.0.0", "In strong mode, has reads answered by what this peer holds, however old."),
+    row(Verb::Readwrite, "readwrite", 1, ALWAYS_FAST, Connection, "3.0.0", "Takes READONLY back."),
     row(Verb::Echo, "echo", 2, ALWAYS_FAST, Connection, "1.0.0", "Answers what it was given."),
     row(Verb::Select, "select", 2, ALWAYS_FAST, Connection, "1.0.0", "Chooses database 0."),
     row(Verb::Client, "client", -2, Flags::NONE, Connection, "2.4.0", "About client connections.")
@@ -382,7 +384,7 @@ pub(super) static NOT_YET: &[&str] = &[
     "lastsave",
     "lcs", "lolwut",
     "migrate", "monitor", "pfadd",
-    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psync", "readonly", "readwrite", "replconf", "replicaof",
+    "pfcount", "pfdebug", "pfmerge", "pfselftest", "psync", "replconf", "replicaof",
     "restore", "restore-asking", "save", "script",
     "shutdown", "slaveof",
     "sort", "sort_ro", "spublish",

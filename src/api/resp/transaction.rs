@@ -9,8 +9,10 @@
 //! same keys before or after it, so WATCH is refused there, as are the commands that need an order.
 
 use super::command::{Command, needs_strong};
+use super::door::Shared;
 use super::keys::Batch;
 use super::operate::{ask, perform};
+use super::ordered;
 use super::parse::{Arguments, Kept};
 use super::reply::Replies;
 use crate::protocol::cell::WRITE_BYTES_MAX;
@@ -23,18 +25,24 @@ const EXECABORT: &str = "EXECABORT Transaction discarded because of previous err
 /// The most keys that one client watches: as many as an operation of that kind should name.
 const WATCHED_MAX: usize = 4_096;
 
+/// What is queued.
+type Requests = Vec<(&'static Command, Kept)>;
+
+/// What is watched.
+type Watched = Vec<(Vec<u8>, Version)>;
+
 /// What a client has said of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     /// What is queued, between MULTI and EXEC.
     queued: Option<Queue>,
     /// The keys that must stay as they were.
-    watched: Vec<(Vec<u8>, Version)>,
+    watched: Watched,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    requests: Vec<(&'static Command, Kept)>,
+    requests: Requests,
     bytes: usize,
     /// Whether a command was refused.
     spoilt: bool,
@@ -125,12 +133,27 @@ impl Transaction {
         }
     }
 
+    /// `EXEC`, in the order of the replicated log.
+    pub(super) fn order(&mut self, shared: &Shared, batch: &mut Batch<'_>, replies: &mut Replies) {
+        let Some((requests, watched)) = self.take(replies) else { return };
+        if let Some(operation) = together(batch, &requests, &watched, replies) {
+            ordered::order(shared, batch, &operation, replies);
+        }
+    }
+
     /// `EXEC`; the dot of the write, if there was one.
     pub(super) fn execute(
         &mut self,
         batch: &mut Batch<'_>,
         replies: &mut Replies,
     ) -> Option<(Stamp, Dot)> {
+        let (requests, watched) = self.take(replies)?;
+        let operation = together(batch, &requests, &watched, replies)?;
+        perform(batch, &operation, replies)
+    }
+
+    /// What was queued and watched, unless that cannot be executed and that has been answered.
+    fn take(&mut self, replies: &mut Replies) -> Option<(Requests, Watched)> {
         let Some(Queue { requests, spoilt, .. }) = self.queued.take() else {
             replies.error("ERR EXEC without MULTI");
             return None;
@@ -140,11 +163,21 @@ impl Transaction {
             replies.error(EXECABORT);
             return None;
         }
-        let mut operations = Vec::with_capacity(requests.len());
-        for (command, kept) in &requests {
-            operations.push(ask(batch, command, kept.arguments(), replies)?);
-        }
-        let watched = watched.iter().map(|(key, version)| (Word(key), *version)).collect();
-        perform(batch, &Operation::Batch { watched, operations }, replies)
+        Some((requests, watched))
     }
+}
+
+/// What was queued as one operation, unless something of it is refused by now.
+fn together<'a>(
+    batch: &Batch<'_>,
+    requests: &'a Requests,
+    watched: &'a Watched,
+    replies: &mut Replies,
+) -> Option<Operation<'a>> {
+    let mut operations = Vec::with_capacity(requests.len());
+    for (command, kept) in requests {
+        operations.push(ask(batch, command, kept.arguments(), replies)?);
+    }
+    let watched = watched.iter().map(|(key, version)| (Word(key), *version)).collect();
+    Some(Operation::Batch { watched, operations })
 }

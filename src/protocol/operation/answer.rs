@@ -112,6 +112,19 @@ pub enum Why {
     Position,
 }
 
+impl Answer {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Bulk(bytes) => bytes.len() + 16,
+            Self::Array(all) | Self::Set(all) | Self::Map(all) | Self::Pairs(all) => {
+                16 + all.iter().map(Self::bytes).sum::<usize>()
+            }
+            _ => 16,
+        }
+    }
+}
+
 impl Why {
     /// What could go wrong, as the rest of a sentence that begins with the command.
     pub fn text(self) -> &'static str {

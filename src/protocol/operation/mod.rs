@@ -37,7 +37,9 @@ mod sorted;
 mod text;
 
 use std::borrow::Borrow;
+use std::fmt;
 use std::ops::Deref;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,12 +111,41 @@ pub struct Moment {
 
 /// How writes are ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Every peer accepts writes; they are merged.
     #[default]
     Eventual,
     /// One replicated log orders them.
     Strong,
+}
+
+/// A word that names no [`Mode`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a consistency mode: expected eventual or strong")]
+pub struct ParseModeError {
+    text: String,
+}
+
+impl FromStr for Mode {
+    type Err = ParseModeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "eventual" => Ok(Self::Eventual),
+            "strong" => Ok(Self::Strong),
+            _ => Err(ParseModeError { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eventual => "eventual",
+            Self::Strong => "strong",
+        })
+    }
 }
 
 /// What comes of an operation.
@@ -281,6 +312,12 @@ pub fn read(reader: &Reader, operation: &Operation<'_>, moment: Moment) -> Optio
     }
     let mut desk = Desk::new(reader, None, moment, Mode::Strong, Origin(0));
     Some(perform(&mut desk, operation))
+}
+
+/// Answers an operation that only reads; one that writes changes nothing.
+pub fn look(store: &Store, operation: &Operation<'_>, moment: Moment) -> Answer {
+    let read = read(store.reader(), operation, moment);
+    read.unwrap_or_else(|| execute(store, operation, moment, Mode::Strong, Origin(0)).answer)
 }
 
 fn perform(desk: &mut Desk<'_>, operation: &Operation<'_>) -> Answer {

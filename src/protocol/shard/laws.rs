@@ -17,6 +17,7 @@ use proptest::strategy::Strategy as _;
 use proptest::test_runner::{Config as RunnerConfig, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
+use crate::protocol::cell::{CellWrite, Content};
 use crate::protocol::codec;
 use crate::protocol::config::Strategy;
 use crate::protocol::digest::DigestHash;

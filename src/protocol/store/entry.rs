@@ -318,10 +318,11 @@ impl Cell {
         Dot { origin: self.origin, seq: self.seq.get() }
     }
 
-    /// Whether the writer of this version had seen `other`.
+    /// Whether the writer of this version had seen `other`: who writes in an epoch has all that counts
+    /// of earlier ones.
     pub(super) fn has_seen(&self, other: &Self) -> bool {
         let own = self.origin == other.origin && self.seq > other.seq;
-        own || self.seen.contains(other.dot())
+        own || self.epoch > other.epoch || self.seen.contains(other.dot())
     }
 
     /// Remembers that this node has seen `other`, which is not what the cell holds.

@@ -91,17 +91,21 @@ impl Store {
 
     /// Makes the fingerprint anew, from the cells as they are.
     pub(in crate::protocol) fn fingerprint_anew(&mut self) {
-        let mut fingerprint = Fingerprint::default();
+        let (mut fingerprint, mut reserved) = (Fingerprint::default(), Fingerprint::default());
         for key in self.keys.iter().flatten() {
             let entry = self.map.get(&**key).expect("a slot's key is kept");
             for (field, cell) in entry.cells() {
                 if let Content::Value(value) = &cell.content {
                     let field = field.cloned().unwrap_or_default();
-                    fingerprint.add(hash_cell(key, &field, cell, value));
+                    let hash = hash_cell(key, &field, cell, value);
+                    fingerprint.add(hash);
+                    if key.is_reserved() {
+                        reserved.add(hash);
+                    }
                 }
             }
         }
-        self.books.fingerprint = fingerprint;
+        (self.books.fingerprint, self.books.reserved) = (fingerprint, reserved);
     }
 
     /// Removes every tombstone.

@@ -161,6 +161,11 @@ impl History {
         self.operations.extend(other.operations);
     }
 
+    /// One operation, if it is of this history.
+    pub fn get(&self, OperationId(place): OperationId) -> Option<&Operation> {
+        self.operations.get(place)
+    }
+
     /// All operations, as they were recorded.
     pub fn operations(&self) -> &[Operation] {
         &self.operations

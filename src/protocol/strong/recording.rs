@@ -1,0 +1,105 @@
+//! What of the log and the mode is recorded, so that a start finds it again.
+//!
+//! The *standing* is recorded whole when it changes, which is rare; after every slot only how far the
+//! ledger has come. A slot's cells and that note are durable together or not at all: an operation that
+//! was applied and not noted would be applied twice.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::super::boundary::Output;
+use super::super::id::NodeId;
+use super::super::record::Append;
+use super::super::shard::Shard;
+use super::super::stamp::Epoch;
+use super::super::time::WallTime;
+use super::group::{Group, Voter};
+use super::ledger::{Charter, Ledger};
+
+/// What a member knows of the group and of itself in it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(super) charter: Option<Charter>,
+    /// As whom this member votes.
+    pub(super) voter: Option<Voter>,
+    /// The epoch before which it makes no more writes of its own; not after the present one: no fence.
+    pub(super) fenced: Epoch,
+    /// The members that are fenced together with this one.
+    pub(super) fenced_with: Vec<NodeId>,
+    /// Whether, as a voter, it takes the log's writes from the log only.
+    pub(super) following: bool,
+    /// Whether something is here that does not count, and is still to be put away.
+    pub(super) left_out: bool,
+    /// Whether this member has seen itself in a seat as that voter.
+    pub(super) seated: bool,
+    /// Where voters sit that are about to be seated.
+    pub(super) guests: BTreeMap<Voter, NodeId>,
+    pub(super) ledger: Ledger,
+}
+
+/// How far the ledger has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    slot: u64,
+    wall: WallTime,
+    count: u64,
+}
+
+impl Standing {
+    /// Whether the node has consented to a group.
+    pub(crate) fn has_charter(&self) -> bool {
+        self.charter.is_some()
+    }
+
+    /// Without a group: the epoch to begin with.
+    pub(crate) fn begin_at(&mut self, epoch: Epoch) {
+        self.ledger.epoch = self.ledger.epoch.max(epoch);
+    }
+
+    /// Takes note of how far the ledger has come.
+    pub(crate) fn apply(&mut self, applied: Applied) {
+        self.ledger.slot = applied.slot;
+        self.ledger.wall = applied.wall;
+        if let Some(opened) = &mut self.ledger.opened {
+            opened.count = applied.count;
+        }
+    }
+
+    fn applied(&self) -> Applied {
+        let Ledger { slot, wall, opened, .. } = &self.ledger;
+        let count = opened.as_ref().map_or(0, |opened| opened.count);
+        Applied { slot: *slot, wall: *wall, count }
+    }
+}
+
+impl Shard {
+    /// Records the standing.
+    pub(super) fn record_standing(&self, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.standing(&self.strong.standing);
+        }
+    }
+
+    /// Records how far the ledger has come.
+    pub(super) fn record_applied(&self, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.applied(self.strong.standing.applied());
+        }
+    }
+
+    /// Records everything about the log and the mode, for a snapshot.
+    pub fn export_strong(&self, append: &mut Append) {
+        append.standing(&self.strong.standing);
+        for orphan in self.strong.orphans.iter() {
+            append.orphan(orphan);
+        }
+        let group = self.strong.group.as_ref().map(Group::records);
+        let (number, records): (u64, &[Bytes]) =
+            group.unwrap_or((self.strong.recovered.0, &self.strong.recovered.1));
+        if number > 0 {
+            append.group(number, true, records);
+        }
+    }
+}

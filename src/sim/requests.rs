@@ -1,0 +1,49 @@
+//! From what a client of a plan wants to what a shard is asked.
+
+use super::plan::ClientRequest;
+use super::world::{World, id_of};
+use crate::protocol::boundary::{Input, Request, Token};
+use crate::protocol::operation::{Expiry, Moment, Operation, Text, When, Word};
+use crate::protocol::strong::SwitchOrder;
+use crate::protocol::time::WallTime;
+
+impl World {
+    /// Asks a node; the answer is in the output.
+    pub(super) fn request(&mut self, node: usize, token: Token, request: &ClientRequest) {
+        let dot = self.last_dot(node);
+        let Some(shard) = &mut self.nodes[node].shard else { return };
+        let (now, output) = (self.now, &mut self.output);
+        let moment = Moment { wall: WallTime(now.as_nanos() / 1_000_000), dice: token.0 };
+        let mut ask = |request| shard.handle(now, Input::Request(token, request), output);
+        match request {
+            ClientRequest::Set(key, value) => ask(Request::Set { key, value }),
+            ClientRequest::SetAll(pairs) => {
+                let pairs: Vec<_> =
+                    pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+                ask(Request::SetAll(&pairs));
+            }
+            ClientRequest::Delete(keys) => {
+                let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+                ask(Request::Delete(&keys));
+            }
+            ClientRequest::Ask(peer) => ask(Request::Ask { peer: id_of(*peer), dot }),
+            ClientRequest::Get(key) => {
+                let operation = Operation::Text(Text::Get(Word(key)));
+                ask(Request::Operate { operation: &operation, moment });
+            }
+            ClientRequest::SetAbsent(key, value) => {
+                let (key, value, when) = (Word(key), Word(value), When::Absent);
+                let set = Text::Set { key, value, expiry: Expiry::None, when, get: false };
+                ask(Request::Operate { operation: &Operation::Text(set), moment });
+            }
+            ClientRequest::Increment(key) => {
+                let operation = Operation::Text(Text::Add { key: Word(key), by: 1 });
+                ask(Request::Operate { operation: &operation, moment });
+            }
+            ClientRequest::Switch { to, without } => {
+                let without = without.iter().map(|node| id_of(*node)).collect();
+                ask(Request::Switch(&SwitchOrder { to: *to, without, dry_run: false }));
+            }
+        }
+    }
+}
