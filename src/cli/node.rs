@@ -291,13 +291,14 @@ fn banner(opened: &Opened, settings: &Settings) -> String {
         false => "status and metrics are open to whoever can reach it",
     };
     format!(
-        "quorumor {} · {} ({}) in cluster {} · eventual consistency\n  data   {}\n  \
+        "quorumor {} · {} ({}) in cluster {} · {} consistency\n  data   {}\n  \
          peers  {}  (QUIC; {security}; {discovery})\n  redis  {}  (redis-cli -p {}; {guard})\n  \
          http   http://{}/status  ({seen})\n{}\n",
         env!("CARGO_PKG_VERSION"),
         config.name,
         &id[..8],
         config.cluster,
+        node.status().consistency,
         data(node),
         node.address(),
         resp.address(),

@@ -14,7 +14,7 @@
 use super::ask::Ask;
 use super::parse::Arguments;
 use super::reply::Replies;
-use super::table::{NEEDS_ORDER, NOT_YET, SERVED};
+use super::table::{NOT_YET, SERVED};
 use crate::protocol::operation::Why;
 
 /// How much of a client's words an error repeats, as in Redis.
@@ -345,8 +345,6 @@ pub enum Refusal {
     UnknownSubcommand(&'static Command),
     /// A wrong number of arguments.
     Arity(&'static Command),
-    /// The command needs an order that eventual mode does not have.
-    NeedsOrder(&'static str, Why),
     /// A command of Redis 7 that is not supported yet.
     NotYet(&'static str),
     /// A line of HTTP: somebody tricks a browser into writing here. Redis hangs up as well.
@@ -356,7 +354,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether Redis says so even to a client that has not authenticated.
     pub fn precedes_authentication(self) -> bool {
-        !matches!(self, Self::NeedsOrder(..) | Self::NotYet(_))
+        !matches!(self, Self::NotYet(_))
     }
 
     /// Writes the error, which repeats part of the request, as Redis does.
@@ -390,10 +388,6 @@ impl Refusal {
                 text.extend_from_slice(command.name.as_bytes());
                 text.extend_from_slice(b"' command");
             }
-            Self::NeedsOrder(name, reason) => {
-                needs_strong(replies, &name.to_ascii_uppercase(), reason);
-                return;
-            }
             Self::NotYet(name) => {
                 let name = name.to_ascii_uppercase();
                 let rest = "is not supported yet by Quorumor; COMMAND LIST names what is";
@@ -408,8 +402,8 @@ impl Refusal {
 /// Writes the error that says that `what` needs strong mode, why, and what to do.
 pub fn needs_strong(replies: &mut Replies, what: &str, why: Why) {
     replies.error(format!(
-        "NEEDSSTRONG '{what}' {}. It needs strong mode (nodes started with --consistency strong), \
-         which this version does not have yet",
+        "NEEDSSTRONG '{what}' {}. It needs strong mode, to which `quorumor mode strong` switches the \
+         cluster",
         why.text()
     ));
 }
@@ -461,7 +455,7 @@ static INDEX: [u16; SLOTS] = index();
 const fn index() -> [u16; SLOTS] {
     let mut slots = [0; SLOTS];
     let mut position = 0;
-    while position < SERVED.len() + NEEDS_ORDER.len() + NOT_YET.len() {
+    while position < SERVED.len() + NOT_YET.len() {
         let mut slot = hash(name_at(position).as_bytes());
         while slots[slot] != 0 {
             slot = (slot + 1) % SLOTS;
@@ -474,13 +468,7 @@ const fn index() -> [u16; SLOTS] {
 }
 
 const fn name_at(position: usize) -> &'static str {
-    if position < SERVED.len() {
-        SERVED[position].name
-    } else if position < SERVED.len() + NEEDS_ORDER.len() {
-        NEEDS_ORDER[position - SERVED.len()].0
-    } else {
-        NOT_YET[position - SERVED.len() - NEEDS_ORDER.len()]
-    }
+    if position < SERVED.len() { SERVED[position].name } else { NOT_YET[position - SERVED.len()] }
 }
 
 /// FNV-1a over the letters in lower case; no name is longer than what it reads.
@@ -510,10 +498,7 @@ fn entry(position: usize) -> Entry {
     if let Some(command) = SERVED.get(position) {
         return Entry::Served(command);
     }
-    Entry::Refused(match NEEDS_ORDER.get(position - SERVED.len()) {
-        Some((name, reason)) => Refusal::NeedsOrder(name, *reason),
-        None => Refusal::NotYet(name_at(position)),
-    })
+    Entry::Refused(Refusal::NotYet(name_at(position)))
 }
 
 /// The served command with this name (`get`, `client|id`, `CONFIG`), if there is one.
@@ -553,15 +538,13 @@ mod tests {
     /// Law: every name is found, in either case, where it was put; and no name stands twice.
     #[test]
     fn every_name_is_found() {
-        let count = SERVED.len() + NEEDS_ORDER.len() + NOT_YET.len();
+        let count = SERVED.len() + NOT_YET.len();
         let mut names: Vec<&str> = (0..count).map(name_at).collect();
         for name in &names {
             for name in [name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
                 let found = match lookup(name.as_bytes()) {
                     Some(Entry::Served(command)) => command.name,
-                    Some(Entry::Refused(Refusal::NeedsOrder(name, _) | Refusal::NotYet(name))) => {
-                        name
-                    }
+                    Some(Entry::Refused(Refusal::NotYet(name))) => name,
                     _ => "",
                 };
                 assert_eq!(found, name.to_ascii_lowercase());
@@ -615,12 +598,6 @@ mod tests {
     /// Story: a command of Redis that cannot work here says so, and why.
     #[test]
     fn refusals_teach() {
-        let blpop = refusal("blpop a 0").unwrap();
-        assert!(
-            blpop.starts_with("-NEEDSSTRONG 'BLPOP' gives an element to one client only"),
-            "{blpop}"
-        );
-        assert!(blpop.contains("--consistency strong") && blpop.contains("does not have yet"));
         let xadd = refusal("xadd a b").unwrap();
         assert_eq!(
             xadd,

@@ -1,13 +1,12 @@
 //! The list of commands: what is served, and what Redis has that is not.
 //!
 //! Names, arities, flags and key positions are those of Redis 7, because clients read them through
-//! `COMMAND` and route by them. Every command of Redis 7 stands in exactly one of three lists:
-//! served; refused because its meaning needs an order that eventual mode does not have; or not
-//! supported yet. So a client is never told that a command it knows does not exist.
+//! `COMMAND` and route by them. Every command of Redis 7 stands in exactly one of two lists: served, or
+//! not supported yet. So a client is never told that a command it knows does not exist.
 
 use super::ask::{Ask, Asked, Misread, hashes, keys, lists, sets, sorted, text};
 use super::command::{Command, Flags, Group, Verb};
-use crate::protocol::operation::{Operation, Why};
+use crate::protocol::operation::Operation;
 
 use Group::{Connection, Generic, Hash, List, Own, Pubsub, Server, Set, Sorted, Text, Together};
 
@@ -354,28 +353,10 @@ static MODULE: &[Command] = &[
     row(Verb::ModuleList, "module|list", 2, Flags::ADMIN.and(Flags::NOSCRIPT), Server, "4.0.0", "Answers that there are none."),
 ];
 
-/// Commands whose meaning needs an order that eventual mode does not have.
-pub(super) static NEEDS_ORDER: &[(&str, Why)] = &[
-    ("bitfield", Why::Condition),
-    ("blmove", Why::Take),
-    ("blmpop", Why::Take),
-    ("blpop", Why::Take),
-    ("brpop", Why::Take),
-    ("brpoplpush", Why::Take),
-    ("bzmpop", Why::Take),
-    ("bzpopmax", Why::Take),
-    ("bzpopmin", Why::Take),
-    ("eval", Why::Together),
-    ("evalsha", Why::Together),
-    ("fcall", Why::Together),
-    ("move", Why::Condition),
-    ("setbit", Why::Condition),
-    ("zmpop", Why::Take),
-];
-
 /// The other commands of Redis 7 that no client can call here yet.
 #[rustfmt::skip]
 pub(super) static NOT_YET: &[&str] = &[
+    "bitfield", "blmove", "blmpop", "blpop", "brpop", "brpoplpush", "bzmpop", "bzpopmax", "bzpopmin", "eval", "evalsha", "fcall", "move", "setbit", "zmpop",
     "asking", "bgrewriteaof", "bgsave", "bitcount", "bitfield_ro", "bitop", "bitpos",
     "cluster", "debug", "dump", "eval_ro", "evalsha_ro",
     "failover", "fcall_ro", "function", "geoadd", "geodist", "geohash",

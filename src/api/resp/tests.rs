@@ -140,8 +140,8 @@ fn set_has_options() {
     let strong = |what: &str| {
         format!(
             "-NEEDSSTRONG '{what}' decides by what the key holds now, and two peers could decide \
-             differently at the same time. It needs strong mode (nodes started with --consistency \
-             strong), which this version does not have yet\r\n"
+             differently at the same time. It needs strong mode, to which `quorumor mode \
+             strong` switches the cluster\r\n"
         )
     };
     let syntax = "-ERR syntax error\r\n";
@@ -544,8 +544,8 @@ fn transactions_are_one_write() {
     let abort = "-EXECABORT Transaction discarded because of previous errors.\r\n";
     let strong = |what: &str, why: &str| {
         format!(
-            "-NEEDSSTRONG '{what}' {why}. It needs strong mode (nodes started with --consistency \
-             strong), which this version does not have yet\r\n"
+            "-NEEDSSTRONG '{what}' {why}. It needs strong mode, to which `quorumor mode \
+             strong` switches the cluster\r\n"
         )
     };
     let take =
