@@ -125,6 +125,38 @@ fn redis_benchmark_runs_to_its_end() {
     });
 }
 
+/// In strong mode redis-benchmark runs all its tests but that of streams, at every peer, also with many
+/// requests at once.
+#[test]
+fn redis_benchmark_runs_everything_in_strong_mode() {
+    let test = "redis_benchmark_runs_everything_in_strong_mode";
+    if !installed("redis-benchmark") {
+        return skip(test, "redis-benchmark is not installed");
+    }
+    let strong = ["--consistency", "strong", "--voters", "3"];
+    let first = NodeProcess::start_with("node-0", &[], &strong);
+    let others = ["node-1", "node-2"];
+    let others = others.map(|name| NodeProcess::start_with(name, &[first.listen], &strong));
+    let nodes: Vec<NodeProcess> = [first].into_iter().chain(others).collect();
+    for node in &nodes {
+        eventually("strong mode to begin", || {
+            node.ask(&["SETNX", "begun", "1"]);
+            (node.ask(&["GET", "begun"]) == Reply::Bulk("1".into())).then_some(())
+        });
+    }
+    let tests = "ping_inline,ping_mbulk,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,\
+                 lrange_100,lrange_300,lrange_500,lrange_600,mset";
+    for (node, pipeline) in nodes.iter().zip(["1", "16", "64"]) {
+        let mut command = Command::new("redis-benchmark");
+        command.args(["-h", &node.resp.ip().to_string(), "-p", &node.resp.port().to_string()]);
+        command.args(["-t", tests, "-n", "1000", "-c", "20", "-r", "100", "--csv"]);
+        let printed = succeed(command.args(["-P", pipeline]));
+        // A heading, and a row for each; lists are filled once more for LRANGE.
+        let rows = printed.lines().filter(|line| line.starts_with('"')).count();
+        assert!(rows > tests.split(',').count(), "{printed}");
+    }
+}
+
 /// redis-py opens with HELLO 3 and its own library's name, and gives up if that is refused.
 #[test]
 fn redis_py_works_at_any_peer() {
