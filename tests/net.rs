@@ -195,6 +195,22 @@ fn peers_meet_and_know_each_other() {
     assert!(peers[0].round_trip > Duration::ZERO && peers[0].received.datagrams > 0);
 }
 
+/// Hardly anything but the handshake is sent for the sake of the link itself.
+#[test]
+fn to_meet_takes_few_bytes() {
+    let (a, b) = pair();
+    for round in 1..=20 {
+        // To and fro, so that whatever the link wants to find out has had its time.
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            assert_eq!(from.net.send(to.id(), Lane::Push, Bytes::from_static(b"x")), Sent::Queued);
+            to.wait_frames(round);
+        }
+    }
+    let peer = &a.net.peers()[0];
+    let bytes = peer.sent.bytes + peer.received.bytes;
+    assert!(bytes < 12_000, "{bytes} bytes for forty small messages");
+}
+
 #[test]
 fn pushed_frames_arrive_in_order_and_whole() {
     let (a, b) = pair();

@@ -130,9 +130,10 @@ impl Net {
     }
 
     async fn connect(&self, address: SocketAddr) -> Met {
-        let Some((endpoint, config)) = self.dialler() else {
+        let Some(endpoint) = self.endpoint() else {
             return Met::Lost("shutting down".to_owned());
         };
+        let config = self.end(address).client.clone();
         let connecting = match endpoint.connect_with(config, address, SERVER_NAME) {
             Ok(connecting) => connecting,
             Err(error) => return Met::Lost(error.to_string()),

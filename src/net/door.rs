@@ -114,7 +114,8 @@ impl Net {
 
     async fn meet(&self, incoming: Incoming) -> Met {
         let address = canonical(incoming.remote_address());
-        let connecting = match incoming.accept() {
+        let server = Arc::clone(&self.end(address).server);
+        let connecting = match incoming.accept_with(server) {
             Ok(connecting) => connecting,
             Err(error) => return self.ended(address, &error),
         };
@@ -414,7 +415,8 @@ mod tests {
         async fn dial(secret: &Secret, node: &Node) -> Self {
             let identity = NodeIdentity::from_seed([7; 32]).unwrap();
             let quic = quic_configs(secret, &identity, false).unwrap();
-            Self::dial_with(quic.client, quic.endpoint, node).await.unwrap()
+            let client = quic.ends.with(node.net.local_address()).client.clone();
+            Self::dial_with(client, quic.endpoint, node).await.unwrap()
         }
 
         async fn dial_with(

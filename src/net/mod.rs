@@ -109,7 +109,7 @@ struct Inner {
     since: Instant,
     limits: Limits,
     local_address: SocketAddr,
-    client: quinn::ClientConfig,
+    ends: tuning::Ends,
     endpoint: Mutex<Option<quinn::Endpoint>>,
     /// Tells when the port is free again.
     socket: Weak<Socket>,
@@ -171,9 +171,11 @@ impl Net {
         let socket =
             Socket::new(socket, emulation.clone(), Arc::clone(&traffic)).map_err(listen_error)?;
         let socket_left = Arc::downgrade(&socket);
+        // For what strangers may cost; how one is accepted depends on where it comes from.
+        let server = quinn::ServerConfig::clone(&quic.ends.with(address).server);
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quic.endpoint,
-            Some(quic.server),
+            Some(server),
             socket,
             Arc::new(OwnThread),
         )
@@ -189,7 +191,7 @@ impl Net {
             since: Instant::now(),
             limits: config.limits,
             local_address,
-            client: quic.client,
+            ends: quic.ends,
             endpoint: Mutex::new(Some(endpoint.clone())),
             socket: socket_left,
             handler: RwLock::new(Some(handler)),
@@ -401,10 +403,14 @@ impl Net {
         self.inner.closing.load(Ordering::Acquire)
     }
 
-    /// The endpoint and what to dial with, unless the node is closing.
-    fn dialler(&self) -> Option<(quinn::Endpoint, quinn::ClientConfig)> {
-        let endpoint = self.inner.endpoint.lock().clone()?;
-        Some((endpoint, self.inner.client.clone()))
+    /// The endpoint, unless the node is closing.
+    fn endpoint(&self) -> Option<quinn::Endpoint> {
+        self.inner.endpoint.lock().clone()
+    }
+
+    /// How connections with this address are made.
+    fn end(&self, address: SocketAddr) -> &tuning::End {
+        self.inner.ends.with(address)
     }
 
     fn is_candidate(&self, address: SocketAddr, ticket: Ticket) -> bool {
