@@ -12,8 +12,9 @@
 //! are taken again. A failed sync is never tried again: that lasts until a restart.
 //!
 //! # Snapshots
-//! When the journal since the last snapshot is longer than the state, or has reached a bound, the
-//! state is streamed to a new one in slices, each under the shard's lock for less than a millisecond.
+//! When the journal since the last snapshot is longer than the state (than half of it where nobody
+//! writes), or has reached a bound, the state is streamed to a new one in slices, each under the
+//! shard's lock for less than a millisecond.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -49,6 +50,10 @@ const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// A journal shorter than this is not worth a snapshot: a few segments, prepared ones included.
 const JOURNAL_BYTES_MIN: u64 = 40 << 20;
+
+/// With no more records than this between two looks nobody writes: there are only the notes of the
+/// node itself.
+const QUIET_RECORDS_MAX: u64 = 32;
 
 /// How often it is considered whether a snapshot is due.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
@@ -369,10 +374,13 @@ impl Durable {
         });
     }
 
-    /// Whether the state should be written anew.
-    fn wants_snapshot(&self, live_bytes: u64) -> bool {
-        let journal = self.journal.disk_bytes().saturating_sub(live_bytes);
-        journal >= JOURNAL_BYTES_MIN && (journal >= live_bytes || journal >= JOURNAL_BYTES_MAX)
+    /// Whether the state should be written anew, now that the files have so many bytes.
+    ///
+    /// Sooner where nothing is being written: it holds up nobody, and the next start has less to read.
+    fn wants_snapshot(&self, disk_bytes: u64, live_bytes: u64, is_quiet: bool) -> bool {
+        let journal = disk_bytes.saturating_sub(live_bytes);
+        let most = if is_quiet { live_bytes / 2 } else { live_bytes };
+        journal >= JOURNAL_BYTES_MIN && (journal >= most || journal >= JOURNAL_BYTES_MAX)
     }
 }
 
@@ -534,6 +542,7 @@ pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
 
 /// Writes the state anew when the journal has become long.
 pub(super) async fn keep_compact(node: Weak<Inner>) {
+    let mut before = Position::default();
     loop {
         Timer::after(SNAPSHOT_INTERVAL).await;
         let Some(inner) = node.upgrade().filter(|inner| !inner.is_closed()) else { return };
@@ -543,7 +552,11 @@ pub(super) async fn keep_compact(node: Weak<Inner>) {
             let store = slot.shard.store();
             store.bytes() as u64 + CELL_BYTES_EXTRA * store.cells() as u64
         };
-        let due = durable.is_open() && durable.wants_snapshot(live_bytes);
+        let position = durable.journal.appended();
+        let records = position.0 - std::mem::replace(&mut before, position).0;
+        let is_quiet = records <= QUIET_RECORDS_MAX;
+        let disk_bytes = durable.journal.disk_bytes();
+        let due = durable.is_open() && durable.wants_snapshot(disk_bytes, live_bytes, is_quiet);
         drop(inner);
         if due {
             snapshot(&node).await;

@@ -61,11 +61,12 @@ fn main() {
     }
     if is_wanted("rejoin") {
         for orderly in [true, false] {
-            let (times, bytes, _) =
+            let (times, bytes, beyond) =
                 transposed((0..runs).map(|_| rejoin(few, 100, orderly)).collect());
             let end = if orderly { "an orderly end" } else { "a kill" };
             print(&format!("100 of {few} missed after {end}, ready to equal, ms"), times);
             print(&format!("100 of {few} missed after {end}, UDP bytes both ways"), bytes);
+            print("the same beyond the keys and values themselves", beyond);
         }
     }
     if is_wanted("large") {
@@ -202,8 +203,8 @@ fn fill(keys: usize) -> f64 {
     took
 }
 
-/// Milliseconds from a node's being ready again until it holds what it missed, and the bytes on the
-/// wire until then.
+/// Milliseconds from a node's being ready again until it holds what it missed, the bytes on the
+/// wire until then, and how many of them are neither key nor value.
 fn rejoin(keys: usize, missed: usize, orderly: bool) -> (f64, f64, f64) {
     let place = Place::new();
     let stays = place.start("stays", None);
@@ -211,6 +212,10 @@ fn rejoin(keys: usize, missed: usize, orderly: bool) -> (f64, f64, f64) {
     let mut leaves = place.start("leaves", Some(&stays));
     holds(&leaves, keys);
     agree(&stays, &leaves);
+    // What a kill takes from the journal is another question than that.
+    eventually("all to be written", || {
+        (number(&leaves.status(), &["storage", "pending_bytes"]) == 0.0).then_some(())
+    });
     if orderly {
         leaves.end()
     } else {
@@ -227,7 +232,9 @@ fn rejoin(keys: usize, missed: usize, orderly: bool) -> (f64, f64, f64) {
     let status = leaves.status();
     let peer = &status["peers"][0];
     agree(&stays, &leaves);
-    (took, number(peer, &["sent_bytes"]) + number(peer, &["received_bytes"]), 0.0)
+    let bytes = number(peer, &["sent_bytes"]) + number(peer, &["received_bytes"]);
+    let missed_bytes = missed * ("key:".len() + 12 + VALUE_BYTES);
+    (took, bytes, bytes - missed_bytes as f64)
 }
 
 /// Milliseconds that small writes take to show at the peer, by themselves and beside large values,
