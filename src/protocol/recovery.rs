@@ -31,7 +31,7 @@ use super::roster::INCARNATION_MAX;
 use super::shard::Shard;
 use super::stability::hold_beaten;
 use super::stamp::{Dot, Epoch, Lamport, Stamp};
-use super::store::Store;
+use super::store::{Cursor, Store};
 use super::strong::{Orphan, Standing, Strong};
 use super::version::VersionVector;
 
@@ -290,13 +290,18 @@ impl Shard {
         append.horizon(&self.horizon);
     }
 
-    /// Records cells, about `bytes_max` bytes of them, from `cursor` on, which begins as 0; answers
-    /// where to go on, or `None` at the end.
+    /// Records cells, about `bytes_max` bytes of them, from `cursor` on; answers where to go on, or
+    /// `None` at the end.
     ///
     /// Cells may change between two calls: what changes meanwhile is in the records that the shard
     /// appends, and those are to be applied after these.
-    pub fn export_cells(&self, cursor: u64, bytes_max: usize, append: &mut Append) -> Option<u64> {
-        let (cells, next) = self.store.kept(cursor, bytes_max);
+    pub fn export_cells(
+        &self,
+        cursor: &Cursor,
+        bytes_max: usize,
+        append: &mut Append,
+    ) -> Option<Cursor> {
+        let (cells, next) = self.store.kept(cursor, bytes_max, true);
         append.cells(cells);
         next
     }
@@ -370,9 +375,9 @@ mod tests {
             let (shard, records) = written(Durability::Always, &steps);
             let mut export = Append::default();
             shard.export_head(&mut export);
-            let mut cursor = Some(0);
+            let mut cursor = Some(Cursor::default());
             while let Some(from) = cursor {
-                cursor = shard.export_cells(from, bytes_max, &mut export);
+                cursor = shard.export_cells(&from, bytes_max, &mut export);
             }
             for records in [records, export.records] {
                 let again = risen(&records, Durability::Always);

@@ -25,6 +25,7 @@ use super::cell::{CellWrite, Content, Key};
 use super::record::{self, Append, KeptCell, Record, RecordError};
 use super::shard::Shard;
 use super::stamp::Dot;
+use super::store::Cursor;
 use super::strong::Posture;
 use super::time::Time;
 
@@ -146,11 +147,12 @@ pub fn record(cells: Vec<BackedUp>, append: &mut Append) {
 }
 
 impl Shard {
-    /// Copies cells for a backup, about `bytes_max` bytes of them, from `cursor` on, which begins as 0;
-    /// and says where to go on, or `None` at the end. As `Shard::export_cells`, for a caller that
-    /// encodes them elsewhere.
-    pub fn back_up(&self, cursor: u64, bytes_max: usize) -> (Vec<BackedUp>, Option<u64>) {
-        let (cells, next) = self.store.kept(cursor, bytes_max);
+    /// Copies cells for a backup, about `bytes_max` bytes of them, from `cursor` on; and says where to
+    /// go on, or `None` at the end. As `Shard::export_cells`, for a caller that encodes them elsewhere;
+    /// but all cells of a key come together, as it depends on all of them what becomes of it when it is
+    /// restored.
+    pub fn back_up(&self, cursor: &Cursor, bytes_max: usize) -> (Vec<BackedUp>, Option<Cursor>) {
+        let (cells, next) = self.store.kept(cursor, bytes_max, false);
         (cells.into_iter().map(BackedUp).collect(), next)
     }
 
@@ -294,10 +296,10 @@ mod tests {
         let mut append = Append::default();
         shard.export_head(&mut append);
         let mut pieces = vec![append.records.clone()];
-        let mut cursor = Some(0);
+        let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
             append.reuse();
-            let (cells, next) = shard.back_up(from, 30);
+            let (cells, next) = shard.back_up(&from, 30);
             record(cells, &mut append);
             cursor = next;
             pieces.push(append.records.clone());

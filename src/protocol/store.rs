@@ -46,6 +46,14 @@ pub(super) use shown::Shown;
 /// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
 const CELL_BYTES_EXTRA: usize = 200;
 
+/// A place among all cells that are kept: in the order of the slots, and of the fields of each key.
+#[derive(Clone, Debug, Default)]
+pub struct Cursor {
+    slot: u64,
+    /// The last cell of that slot's key that was handed out.
+    after: Option<Field>,
+}
+
 /// A hash of all live cells of a shard that does not depend on the order of their arrival.
 ///
 /// The sum modulo 2¹²⁸ of one XXH3 hash per cell. It finds damage, not malice.
@@ -337,19 +345,26 @@ impl Store {
         }
     }
 
-    /// The cells of keys from slot `cursor` on, about `bytes_max` bytes of them, and the slot to go
-    /// on with; `None` at the end.
-    pub(super) fn kept(&self, cursor: u64, bytes_max: usize) -> (Vec<KeptCell>, Option<u64>) {
-        let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.keys.len());
+    /// The cells from `cursor` on, about `bytes_max` bytes of them, and where to go on; `None` at the
+    /// end. Unless `cuts_keys`, all cells of a key come together, however many they are.
+    pub(super) fn kept(
+        &self,
+        cursor: &Cursor,
+        bytes_max: usize,
+        cuts_keys: bool,
+    ) -> (Vec<KeptCell>, Option<Cursor>) {
+        let from = usize::try_from(cursor.slot).unwrap_or(usize::MAX).min(self.keys.len());
         let (mut cells, mut bytes) = (Vec::new(), 0);
-        for (slot, key) in (cursor..).zip(&self.keys[from..]) {
-            if bytes >= bytes_max {
-                return (cells, Some(slot));
-            }
+        for (slot, key) in (cursor.slot..).zip(&self.keys[from..]) {
+            let mut after = cursor.after.clone().filter(|_| slot == cursor.slot);
             let Some(key) = key else { continue };
             let Some(entry) = self.map.get(&**key) else { continue };
-            for (field, cell) in entry.cells() {
+            for (field, cell) in entry.cells_after(after.clone().as_ref()) {
+                if bytes >= bytes_max && (cuts_keys || after.is_none()) {
+                    return (cells, Some(Cursor { slot, after }));
+                }
                 let field = field.cloned().unwrap_or_default();
+                after = Some(field.clone());
                 let (content, seen) = (cell.content.clone(), cell.seen.clone());
                 let write = CellWrite { key: key.clone(), field, content, seen };
                 bytes += write.bytes();
@@ -405,7 +420,7 @@ impl Store {
         let slot = self.books.index.slot(dot)?;
         let key = self.keys[slot.0 as usize].as_ref().expect("the index names only kept keys");
         let entry = self.map.get(&**key).expect("the index names only keys that are kept");
-        let (field, cell) = entry.cells().find(|(_, cell)| cell.dot() == dot)?;
+        let (field, cell) = entry.find(dot)?;
         Some(read(key, field, cell))
     }
 

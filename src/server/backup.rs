@@ -23,6 +23,7 @@ use super::node::Node;
 use crate::net::{IdentityError, NodeIdentity};
 use crate::protocol::record::{Append, RECORD_VERSION, RecordError};
 use crate::protocol::restore::{self, BackedUp, RestoreRefused, Restored};
+use crate::protocol::store::Cursor;
 use crate::storage::{
     BackupError, BackupPart, BackupReader, BackupWriter, Directory, Journal, JournalOptions,
     StorageError, Sync,
@@ -72,7 +73,7 @@ pub struct Backup {
 enum Next {
     Beginning(Vec<u8>),
     Head,
-    Cells(u64),
+    Cells(Cursor),
     End,
 }
 
@@ -227,7 +228,7 @@ impl Backup {
         match std::mem::replace(&mut self.next, Next::Head) {
             Next::Beginning(bytes) => Some(bytes),
             Next::Head => {
-                self.next = Next::Cells(0);
+                self.next = Next::Cells(Cursor::default());
                 let mut append = Append::default();
                 let entered = self.node.enter();
                 entered.shard().export_head(&mut append);
@@ -244,7 +245,7 @@ impl Backup {
                     self.writer = None;
                     return None;
                 }
-                let (cells, next) = entered.shard().back_up(from, SLICE_BYTES);
+                let (cells, next) = entered.shard().back_up(&from, SLICE_BYTES);
                 drop(entered);
                 self.next = next.map_or(Next::End, Next::Cells);
                 let count = cells.len() as u64;

@@ -36,6 +36,7 @@ use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::roster::State as MemberState;
 use crate::protocol::shard::Shard;
+use crate::protocol::store::Cursor;
 use crate::storage::{
     Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
     StorageError, Sync,
@@ -600,14 +601,14 @@ impl Inner {
             slot.shard.counters().rebuilds
         };
         append.pieces().try_for_each(|piece| writer.write(piece))?;
-        let mut cursor = Some(0);
+        let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
             append.reuse();
             let slot = self.shard.lock();
             if slot.shard.is_filling() || slot.shard.counters().rebuilds != rebuilds {
                 return Ok(None);
             }
-            cursor = slot.shard.export_cells(from, SLICE_BYTES, &mut append);
+            cursor = slot.shard.export_cells(&from, SLICE_BYTES, &mut append);
             drop(slot);
             append.pieces().try_for_each(|piece| writer.write(piece))?;
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::ops::Bound;
 
 use super::super::cell::{Content, Field, Key, Seen};
 use super::super::id::Origin;
@@ -39,11 +40,18 @@ pub(in crate::protocol) struct Entry {
     pub(super) fields: Option<Box<Fields>>,
 }
 
+/// Among so many cells the one of a dot is looked for; of more, the dots are kept in order as well. In
+/// tests so few that the laws come across both.
+const SCANNED_MAX: usize = if cfg!(test) { 2 } else { 64 };
+
 /// The cells of a key that have a field, and how many of them show in each role.
 #[derive(Clone, Default)]
 pub(super) struct Fields {
     cells: BTreeMap<Field, Cell>,
     live: [u32; ROLES],
+    /// The names of the cells by their dots, where there are many: who walks through the dots would
+    /// otherwise look at all of them for each.
+    by_dot: Option<Box<BTreeMap<Dot, Field>>>,
 }
 
 impl Fields {
@@ -59,27 +67,62 @@ impl Fields {
 
     pub(super) fn insert(&mut self, field: Field, cell: Cell) {
         self.live[Role::of(field.as_bytes()).index()] += u32::from(cell.shows());
+        let dot = cell.dot();
         if let Some(old) = self.cells.insert(field.clone(), cell) {
             self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
+            self.unlist(old.dot());
+        }
+        match &mut self.by_dot {
+            Some(by_dot) => drop(by_dot.insert(dot, field)),
+            None if self.cells.len() > SCANNED_MAX => {
+                let named = self.cells.iter().map(|(field, cell)| (cell.dot(), field.clone()));
+                self.by_dot = Some(Box::new(named.collect()));
+            }
+            None => {}
+        }
+    }
+
+    /// The cell with this dot, and its name.
+    fn find(&self, dot: Dot) -> Option<(&Field, &Cell)> {
+        match &self.by_dot {
+            Some(by_dot) => self.cells.get_key_value(by_dot.get(&dot)?),
+            None => self.cells.iter().find(|(_, cell)| cell.dot() == dot),
+        }
+    }
+
+    /// The cell with this dot is gone.
+    fn unlist(&mut self, dot: Dot) {
+        if let Some(by_dot) = &mut self.by_dot {
+            by_dot.remove(&dot);
+            if by_dot.len() <= SCANNED_MAX / 2 {
+                self.by_dot = None;
+            }
         }
     }
 
     pub(super) fn remove(&mut self, field: &Field) -> Option<Cell> {
         let old = self.cells.remove(field)?;
         self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
+        self.unlist(old.dot());
         Some(old)
     }
 
     /// Takes out what `covered` names.
     fn remove_where(&mut self, mut covered: impl FnMut(&Field, &Cell) -> bool) {
-        let Self { cells, live } = self;
+        let Self { cells, live, by_dot } = self;
         cells.retain(|field, cell| {
             let goes = covered(field, cell);
             if goes {
                 live[Role::of(field.as_bytes()).index()] -= u32::from(cell.shows());
+                if let Some(by_dot) = by_dot {
+                    by_dot.remove(&cell.dot());
+                }
             }
             !goes
         });
+        if self.cells.len() <= SCANNED_MAX / 2 {
+            self.by_dot = None;
+        }
     }
 }
 
@@ -196,9 +239,27 @@ impl Entry {
     }
 
     pub(super) fn cells(&self) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
-        let fields = self.fields.iter().flat_map(|fields| fields.cells.iter());
+        self.cells_after(None)
+    }
+
+    /// The cells whose names follow this one, in their order; without one all of them.
+    pub(super) fn cells_after(
+        &self,
+        name: Option<&Field>,
+    ) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
+        let range = (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let fields = self.fields.iter().flat_map(move |it| it.cells.range::<Field, _>(range));
         let fields = fields.map(|(field, cell)| (Some(field), cell));
-        self.whole.iter().map(|cell| (None, cell)).chain(fields)
+        let whole = self.whole.iter().filter(move |_| name.is_none());
+        whole.map(|cell| (None, cell)).chain(fields)
+    }
+
+    /// The cell with this dot, and its name unless it is the whole key's.
+    pub(super) fn find(&self, dot: Dot) -> Option<(Option<&Field>, &Cell)> {
+        match self.whole.as_ref().filter(|whole| whole.dot() == dot) {
+            Some(whole) => Some((None, whole)),
+            None => self.fields.as_ref()?.find(dot).map(|(field, cell)| (Some(field), cell)),
+        }
     }
 
     /// The cell of this name.

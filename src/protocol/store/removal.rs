@@ -32,7 +32,7 @@ impl Store {
         let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
         let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
         let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
-        let field = entry.cells().find(|(_, cell)| cell.dot() == dot).map(|(field, _)| field);
+        let field = entry.find(dot).map(|(field, _)| field);
         let field = field.map(|field| field.cloned().unwrap_or_default());
         let field = field.expect("the index names only cells that are kept");
         if let Some(old) = entry.take(&field) {
