@@ -1,13 +1,17 @@
-//! The clients that people have, against the real program: three nodes as processes, and redis-cli,
-//! redis-py and redis-benchmark at their doors.
+//! The clients that people have, against the real program: nodes as processes, and redis-cli,
+//! redis-benchmark, redis-py, ioredis, node-redis and the `redis` crate at their doors.
 //!
 //! Nothing is emulated here and nothing is shared with the code under test. What is shown is that a
 //! client written for Redis needs no change: its opening words, its protocol version, its way to
 //! send many requests at once. A client that is not installed is skipped with a line that says so;
 //! `.ci/run` installs all of them. redis-py is found through `QUORUMOR_TEST_REDIS_PY`, which names a
-//! Python that has it.
+//! Python that has it, and what runs on node through `QUORUMOR_TEST_NODE_CLIENTS`, see [`node`].
 
 mod common;
+#[path = "clients/node.rs"]
+mod node;
+#[path = "clients/redis_crate.rs"]
+mod redis_crate;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -19,6 +23,16 @@ fn redis_cli(door: SocketAddr) -> Command {
     let mut command = Command::new("redis-cli");
     command.args(["-h", &door.ip().to_string(), "-p", &door.port().to_string()]);
     command
+}
+
+/// A node of its own in strong mode, which is a group of one.
+fn strong(name: &str) -> NodeProcess {
+    let node = NodeProcess::start_with(name, &[], &["--consistency", "strong", "--voters", "1"]);
+    eventually("strong mode to begin", || {
+        node.ask(&["SETNX", "begun", "1"]);
+        (node.ask(&["GET", "begun"]) == Reply::Bulk("1".into())).then_some(())
+    });
+    node
 }
 
 /// What is written at one peer is read at each other, and what is deleted is gone everywhere.
