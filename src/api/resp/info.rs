@@ -96,12 +96,12 @@ fn server(lines: &mut Lines, shared: &Shared, node: &Status) {
 
 fn clients(lines: &mut Lines, shared: &Shared) {
     lines.line("connected_clients", shared.clients().count());
-    lines.line("maxclients", shared.settings().clients_max);
+    lines.line("maxclients", shared.clients_max());
 }
 
 fn memory(lines: &mut Lines, node: &Status) {
-    lines.line("used_memory", node.cell_bytes);
-    lines.line("maxmemory", 0);
+    lines.line("used_memory", node.memory_bytes);
+    lines.line("maxmemory", node.memory_bytes_max.unwrap_or(0));
     lines.line("maxmemory_policy", "noeviction");
 }
 

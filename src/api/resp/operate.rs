@@ -33,7 +33,10 @@ pub(super) fn ask<'a>(
     replies: &mut Replies,
 ) -> Option<Operation<'a>> {
     let Some(ask) = &command.ask else {
-        replies.error("ERR this command cannot be part of a transaction here");
+        let name = spelled(command);
+        replies.error(format!(
+            "ERR '{name}' cannot be part of a transaction here: commands on keys can"
+        ));
         return None;
     };
     let operation = match (ask.0)(&Asked { arguments, now: batch.now }) {
@@ -60,8 +63,13 @@ fn what(command: &Command, operation: &Operation<'_>) -> String {
         Operation::Text(Text::Set { get: true, .. }) if command.name == "set" => {
             "SET ... GET".to_owned()
         }
-        _ => command.name.to_ascii_uppercase().replace('|', " "),
+        _ => spelled(command),
     }
+}
+
+/// A command's name as people write it.
+fn spelled(command: &Command) -> String {
+    command.name.to_ascii_uppercase().replace('|', " ")
 }
 
 /// Performs an operation and answers it.

@@ -22,7 +22,7 @@ use super::parse::{Arguments, Requests, Trust, integer};
 use super::pubsub::{Subscribed, Topic};
 use super::reply::{Protocol, Replies};
 use super::transaction::Transaction;
-use super::{describe, info, operate, own};
+use super::{describe, info, operate, own, tools};
 use crate::protocol::message::{PUBLISHED_BYTES_MAX, Published};
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::server::Holder;
@@ -388,22 +388,6 @@ impl Session {
             Verb::CommandGetkeys => describe::reply_keys(rest, replies),
             Verb::CommandInfo => describe::reply_infos(rest, replies),
             Verb::CommandList => describe::reply_list(rest, replies),
-            Verb::ConfigGet => shared.settings().reply_matching(shared.notify(), rest, replies),
-            Verb::ConfigSet => {
-                shared.settings().set(shared.notify(), rest, replies);
-                shared.node().hear_changes(shared.listener(), shared.notify().is_on());
-            }
-            Verb::ConfigResetstat => {
-                shared.reset_counters();
-                replies.ok();
-            }
-            Verb::ConfigRewrite => {
-                replies.error("ERR The server is running without a config file");
-            }
-            Verb::ModuleList | Verb::SlowlogGet | Verb::LatencyEmpty => replies.array(0),
-            Verb::SlowlogLen | Verb::LatencyReset => replies.integer(0),
-            Verb::SlowlogReset => replies.ok(),
-            Verb::AclWhoami => replies.bulk("default"),
             Verb::ClientGetname => match self.card.name() {
                 name if name.is_empty() => replies.null(),
                 name => replies.bulk(name),
@@ -427,8 +411,7 @@ impl Session {
                 b"on" | b"off" => replies.ok(),
                 _ => replies.error("ERR syntax error"),
             },
-            // What is left is a container's HELP.
-            _ => describe::reply_help(command.container(), replies),
+            _ => tools::answer(shared, command, rest, replies),
         }
         Next::Go
     }
