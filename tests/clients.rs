@@ -8,6 +8,8 @@
 //! Python that has it, and what runs on node through `QUORUMOR_TEST_NODE_CLIENTS`, see [`node`].
 
 mod common;
+#[path = "clients/input.rs"]
+mod input;
 #[path = "clients/node.rs"]
 mod node;
 #[path = "clients/redis_crate.rs"]
