@@ -18,7 +18,7 @@ mod redis_crate;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use common::{NodeProcess, Reply, cluster, eventually, finish, installed, skip, succeed};
+use common::{Client, NodeProcess, Reply, cluster, eventually, finish, installed, skip, succeed};
 
 /// redis-cli, pointed at a door.
 fn redis_cli(door: SocketAddr) -> Command {
@@ -64,6 +64,40 @@ fn wait_counts_the_peers_that_hold_a_write() {
     assert_eq!(client.ask(&["WAIT", "2", "30000"]), Reply::Integer(2));
     assert_eq!(nodes[0].ask(&["GET", "k"]), Reply::Bulk("v".into()));
     assert_eq!(nodes[2].ask(&["GET", "k"]), Reply::Bulk("v".into()));
+}
+
+/// In either mode a message that is published within a transaction is heard if the transaction is carried out,
+/// and only then.
+#[test]
+fn a_message_leaves_with_its_transaction() {
+    let text = |text: &str| Reply::Bulk(text.into());
+    for (mode, node) in [("eventual", cluster(1).remove(0)), ("strong", strong("alone"))] {
+        let (mut client, mut hearer) = (node.client(), node.client());
+        assert!(matches!(hearer.ask(&["SUBSCRIBE", "news"]), Reply::List(_)));
+        let carry_out = |client: &mut Client, message: &str| {
+            assert_eq!(client.ask(&["MULTI"]), Reply::Simple("OK".into()));
+            for request in
+                [&["SET", "k", message][..], &["PUBLISH", "news", message], &["GET", "k"]]
+            {
+                assert_eq!(client.ask(request), Reply::Simple("QUEUED".into()), "{mode}");
+            }
+            client.ask(&["EXEC"])
+        };
+        let done = |message| {
+            Reply::List(vec![Reply::Simple("OK".into()), Reply::Integer(1), text(message)])
+        };
+        assert_eq!(carry_out(&mut client, "first"), done("first"));
+        if mode == "strong" {
+            assert_eq!(client.ask(&["WATCH", "k"]), Reply::Simple("OK".into()));
+            assert_eq!(node.ask(&["SET", "k", "changed"]), Reply::Simple("OK".into()));
+            assert_eq!(carry_out(&mut client, "never"), Reply::Nothing);
+        }
+        assert_eq!(carry_out(&mut client, "second"), done("second"));
+        for message in ["first", "second"] {
+            let told = Reply::List(vec![text("message"), text("news"), text(message)]);
+            assert_eq!(hearer.reply().unwrap(), told, "{mode}");
+        }
+    }
 }
 
 /// A peer killed without warning disturbs nobody; an empty one that comes in its place is filled.
@@ -261,6 +295,8 @@ for protocol in (None, 3, 2):
     # Every type, written at two peers and read at the third one.
     assert [one.incr(mark + "count", 3), two.incr(mark + "other")] == [3, 1]
     assert one.pipeline().incr(mark + "count", 2).hset(mark + "hash", "f", "1").execute() == [5, 1]
+    # What task queues do with a result.
+    assert one.pipeline().setex(mark + "task", 100, "v").publish(mark + "task", "v").execute() == [True, 0]
     assert two.hset(mark + "hash", mapping={"g": "2", "h": "3"}) == 2
     assert one.sadd(mark + "set", "x", "y") == 2 and two.sadd(mark + "set", "z") == 1
     assert one.rpush(mark + "list", "a", "b") == 2

@@ -22,8 +22,7 @@ use super::parse::{Arguments, Requests, Trust, integer};
 use super::pubsub::{Subscribed, Topic};
 use super::reply::{Protocol, Replies};
 use super::transaction::Transaction;
-use super::{describe, info, operate, own, tools};
-use crate::protocol::message::{PUBLISHED_BYTES_MAX, Published};
+use super::{describe, info, operate, own, pubsub, tools};
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::server::Holder;
 
@@ -324,7 +323,7 @@ impl Session {
             Verb::Keys => keys::keys(batch, arguments, replies),
             Verb::Multi => self.transaction.begin(replies),
             Verb::Exec => {
-                let written = self.transaction.execute(batch, replies);
+                let written = self.transaction.execute(shared, batch, replies);
                 self.wrote(written);
             }
             Verb::Discard => self.transaction.discard(replies),
@@ -647,15 +646,10 @@ fn publish(
     arguments: Arguments<'_>,
     replies: &mut Replies,
 ) {
-    let (channel, message) = (arguments.at(1), arguments.at(2));
-    let published = Published { channel: channel.into(), message: message.into() };
-    if published.bytes() > PUBLISHED_BYTES_MAX {
-        return replies.error(format!(
-            "ERR too long: a message, which travels to all peers, may take {PUBLISHED_BYTES_MAX} bytes"
-        ));
+    if let Some(published) = pubsub::published(arguments, replies) {
+        replies.count(shared.subscriptions().receivers(&published.channel).len());
+        batch.published.push(published);
     }
-    replies.count(shared.subscriptions().receivers(channel).len());
-    batch.published.push(published);
 }
 
 /// `SELECT index`: there is one database.

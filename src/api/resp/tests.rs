@@ -559,7 +559,7 @@ fn transactions_are_one_write() {
         .says("MULTI\r\nGET\r\nSET k w\r\nEXEC", &format!("+OK\r\n-ERR wrong number of arguments for 'get' command\r\n+QUEUED\r\n{abort}"))
         .says("MULTI\r\nLPOP l\r\nEXEC\r\nGET k", &format!("+OK\r\n{}{abort}$1\r\nv\r\n", strong("LPOP", take)))
         .says("MULTI\r\nMULTI\r\nEXEC", "+OK\r\n-ERR MULTI calls can not be nested\r\n*0\r\n")
-        .says("MULTI\r\nPING\r\nEXEC", &format!("+OK\r\n-ERR 'PING' cannot be part of a transaction here: commands on keys can\r\n{abort}"))
+        .says("MULTI\r\nTIME\r\nEXEC", &format!("+OK\r\n-ERR 'TIME' cannot be part of a transaction here: commands on keys can\r\n{abort}"))
         .says("EXEC", "-ERR EXEC without MULTI\r\n")
         .says("DISCARD", "-ERR DISCARD without MULTI\r\n")
         .says("WATCH k", &strong("WATCH", together));
