@@ -433,6 +433,7 @@ fn facts_are_told() {
         "loading:0",
         "role:master",
         "connected_clients:1",
+        "blocked_clients:0",
         "db0:keys=1,expires=0,avg_ttl=0",
         "writes_local:1",
     ] {

@@ -11,7 +11,7 @@
 //! What is not about keys has no place in an operation. A few such commands stand in transactions all the
 //! same, PUBLISH above all, and are kept as *asides*: their replies are put between those of the operation
 //! when it has been carried out, and what they publish leaves then. Of a client that has gone by the time
-//! the log decides, nothing is published. All others are refused.
+//! the log decides, or that wants no replies then, nothing is published. All other commands are refused.
 
 use super::command::{Command, Verb, needs_strong};
 use super::door::Shared;
