@@ -1,24 +1,40 @@
-//! The clients that people have, against the real program: three nodes as processes, and redis-cli,
-//! redis-py and redis-benchmark at their doors.
+//! The clients that people have, against the real program: nodes as processes, and redis-cli,
+//! redis-benchmark, redis-py, ioredis, node-redis and the `redis` crate at their doors.
 //!
 //! Nothing is emulated here and nothing is shared with the code under test. What is shown is that a
 //! client written for Redis needs no change: its opening words, its protocol version, its way to
 //! send many requests at once. A client that is not installed is skipped with a line that says so;
 //! `.ci/run` installs all of them. redis-py is found through `QUORUMOR_TEST_REDIS_PY`, which names a
-//! Python that has it.
+//! Python that has it, and what runs on node through `QUORUMOR_TEST_NODE_CLIENTS`, see [`node`].
 
 mod common;
+#[path = "clients/input.rs"]
+mod input;
+#[path = "clients/node.rs"]
+mod node;
+#[path = "clients/redis_crate.rs"]
+mod redis_crate;
 
 use std::net::SocketAddr;
 use std::process::Command;
 
-use common::{NodeProcess, Reply, cluster, eventually, finish, installed, skip, succeed};
+use common::{Client, NodeProcess, Reply, cluster, eventually, finish, installed, skip, succeed};
 
 /// redis-cli, pointed at a door.
 fn redis_cli(door: SocketAddr) -> Command {
     let mut command = Command::new("redis-cli");
     command.args(["-h", &door.ip().to_string(), "-p", &door.port().to_string()]);
     command
+}
+
+/// A node of its own in strong mode, which is a group of one.
+fn strong(name: &str) -> NodeProcess {
+    let node = NodeProcess::start_with(name, &[], &["--consistency", "strong", "--voters", "1"]);
+    eventually("strong mode to begin", || {
+        node.ask(&["SETNX", "begun", "1"]);
+        (node.ask(&["GET", "begun"]) == Reply::Bulk("1".into())).then_some(())
+    });
+    node
 }
 
 /// What is written at one peer is read at each other, and what is deleted is gone everywhere.
@@ -48,6 +64,40 @@ fn wait_counts_the_peers_that_hold_a_write() {
     assert_eq!(client.ask(&["WAIT", "2", "30000"]), Reply::Integer(2));
     assert_eq!(nodes[0].ask(&["GET", "k"]), Reply::Bulk("v".into()));
     assert_eq!(nodes[2].ask(&["GET", "k"]), Reply::Bulk("v".into()));
+}
+
+/// In either mode a message that is published within a transaction is heard if the transaction is carried out,
+/// and only then.
+#[test]
+fn a_message_leaves_with_its_transaction() {
+    let text = |text: &str| Reply::Bulk(text.into());
+    for (mode, node) in [("eventual", cluster(1).remove(0)), ("strong", strong("alone"))] {
+        let (mut client, mut hearer) = (node.client(), node.client());
+        assert!(matches!(hearer.ask(&["SUBSCRIBE", "news"]), Reply::List(_)));
+        let carry_out = |client: &mut Client, message: &str| {
+            assert_eq!(client.ask(&["MULTI"]), Reply::Simple("OK".into()));
+            for request in
+                [&["SET", "k", message][..], &["PUBLISH", "news", message], &["GET", "k"]]
+            {
+                assert_eq!(client.ask(request), Reply::Simple("QUEUED".into()), "{mode}");
+            }
+            client.ask(&["EXEC"])
+        };
+        let done = |message| {
+            Reply::List(vec![Reply::Simple("OK".into()), Reply::Integer(1), text(message)])
+        };
+        assert_eq!(carry_out(&mut client, "first"), done("first"));
+        if mode == "strong" {
+            assert_eq!(client.ask(&["WATCH", "k"]), Reply::Simple("OK".into()));
+            assert_eq!(node.ask(&["SET", "k", "changed"]), Reply::Simple("OK".into()));
+            assert_eq!(carry_out(&mut client, "never"), Reply::Nothing);
+        }
+        assert_eq!(carry_out(&mut client, "second"), done("second"));
+        for message in ["first", "second"] {
+            let told = Reply::List(vec![text("message"), text("news"), text(message)]);
+            assert_eq!(hearer.reply().unwrap(), told, "{mode}");
+        }
+    }
 }
 
 /// A peer killed without warning disturbs nobody; an empty one that comes in its place is filled.
@@ -245,6 +295,8 @@ for protocol in (None, 3, 2):
     # Every type, written at two peers and read at the third one.
     assert [one.incr(mark + "count", 3), two.incr(mark + "other")] == [3, 1]
     assert one.pipeline().incr(mark + "count", 2).hset(mark + "hash", "f", "1").execute() == [5, 1]
+    # What task queues do with a result.
+    assert one.pipeline().setex(mark + "task", 100, "v").publish(mark + "task", "v").execute() == [True, 0]
     assert two.hset(mark + "hash", mapping={"g": "2", "h": "3"}) == 2
     assert one.sadd(mark + "set", "x", "y") == 2 and two.sadd(mark + "set", "z") == 1
     assert one.rpush(mark + "list", "a", "b") == 2

@@ -179,6 +179,11 @@ impl Shard {
             .is_none_or(|it| it.len() <= self.config.value_bytes_max)
     }
 
+    /// Lets the cells take so much memory, or as much as there is, before clients' writes are refused.
+    pub fn limit_memory(&mut self, bytes_max: Option<usize>) {
+        self.config.memory_bytes_max = bytes_max;
+    }
+
     /// Whether the cells take as much memory as they may. What peers wrote is taken all the same:
     /// else this node would never agree with them again.
     pub fn is_full(&self) -> bool {

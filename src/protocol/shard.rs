@@ -191,7 +191,7 @@ impl Shard {
         shard
     }
 
-    /// What the shard was told when it started.
+    /// What the shard was told when it started, or since then.
     pub fn config(&self) -> &Config {
         &self.config
     }

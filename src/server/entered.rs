@@ -92,6 +92,11 @@ impl<'a> Entered<'a> {
         &self.slot.shard
     }
 
+    /// Lets the cells take so much memory before clients' writes are refused; see [`Shard::limit_memory`].
+    pub fn limit_memory(&mut self, bytes_max: Option<usize>) {
+        self.slot.shard.limit_memory(bytes_max);
+    }
+
     /// Leaves the shard and carries out what was asked for. If the answers must not be given before
     /// something is durable, says up to where in the journal: see `Node::durable`.
     pub fn finish(mut self) -> Option<Position> {

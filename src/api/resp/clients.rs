@@ -269,27 +269,13 @@ impl Clients {
 }
 
 /// Whom `CLIENT KILL` names.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Wanted<'a> {
     id: Option<i64>,
     of_type: Option<Type>,
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
-    default_user: bool,
     skip_me: bool,
-}
-
-impl Default for Wanted<'_> {
-    fn default() -> Self {
-        Self {
-            id: None,
-            of_type: None,
-            address: None,
-            local_address: None,
-            default_user: true,
-            skip_me: false,
-        }
-    }
 }
 
 impl<'a> Wanted<'a> {
@@ -319,7 +305,12 @@ impl<'a> Wanted<'a> {
                 },
                 b"addr" => wanted.address = Some(value),
                 b"laddr" => wanted.local_address = Some(value),
-                b"user" => wanted.default_user = value == b"default",
+                b"user" if value == b"default" => {}
+                b"user" => {
+                    let shown = String::from_utf8_lossy(&value[..value.len().min(64)]);
+                    replies.error(format!("ERR No such user '{shown}'"));
+                    return None;
+                }
                 b"skipme" if value.eq_ignore_ascii_case(b"yes") => wanted.skip_me = true,
                 b"skipme" if value.eq_ignore_ascii_case(b"no") => wanted.skip_me = false,
                 _ => {
@@ -336,7 +327,6 @@ impl<'a> Wanted<'a> {
             wanted.is_none_or(|wanted| wanted == address.to_string().as_bytes())
         };
         self.of_type.is_none_or(|wanted| card.is(wanted))
-            && self.default_user
             && self.id.is_none_or(|id| i64::try_from(card.id) == Ok(id))
             && is(self.address, card.peer)
             && is(self.local_address, card.local)

@@ -14,7 +14,7 @@
 use super::ask::Ask;
 use super::parse::Arguments;
 use super::reply::Replies;
-use super::table::{NOT_YET, SERVED};
+use super::table::{NOT_YET, NOT_YET_WITHIN, SERVED};
 use crate::protocol::operation::Why;
 
 /// How much of a client's words an error repeats, as in Redis.
@@ -25,11 +25,15 @@ const SHOWN_BYTES_MAX: usize = 128;
 #[expect(missing_docs, reason = "each is the command of that name; the table says what it does")]
 pub enum Verb {
     Acl,
+    AclCat,
     AclHelp,
+    AclList,
+    AclUsers,
     AclWhoami,
     Auth,
     Client,
     ClientGetname,
+    ClientGetredir,
     ClientHelp,
     ClientId,
     ClientInfo,
@@ -39,6 +43,9 @@ pub enum Verb {
     ClientSetinfo,
     ClientSetname,
     ClientToggle,
+    ClientTracking,
+    ClientTrackinginfo,
+    ClientUnblock,
     Command,
     CommandCount,
     CommandDocs,
@@ -63,8 +70,11 @@ pub enum Verb {
     MemoryHelp,
     Mget,
     Latency,
+    LatencyDoctor,
     LatencyEmpty,
+    LatencyGraph,
     LatencyHelp,
+    LatencyHistogram,
     LatencyReset,
     Module,
     ModuleHelp,
@@ -191,9 +201,11 @@ impl Flags {
     pub const ALLOW_BUSY: Self = Self(1 << 9);
     /// Is about messages between clients.
     pub const PUBSUB: Self = Self(1 << 10);
+    /// Says itself how many keys follow.
+    pub const MOVABLE_KEYS: Self = Self(1 << 11);
 
     /// The names that `COMMAND` uses, lowest bit first.
-    const NAMES: [&'static str; 11] = [
+    const NAMES: [&'static str; 12] = [
         "write",
         "readonly",
         "denyoom",
@@ -205,6 +217,7 @@ impl Flags {
         "no_auth",
         "allow_busy",
         "pubsub",
+        "movablekeys",
     ];
 
     /// These properties and `other`.
@@ -273,6 +286,13 @@ impl Command {
 
     pub(super) const fn no_key(mut self) -> Self {
         self.keys = (0, 0, 0);
+        self
+    }
+
+    /// The first argument says how many keys follow it.
+    pub(super) const fn counted_keys(mut self) -> Self {
+        self.keys = (0, 0, 0);
+        self.flags = self.flags.and(Flags::MOVABLE_KEYS);
         self
     }
 
@@ -345,7 +365,8 @@ pub enum Refusal {
     UnknownSubcommand(&'static Command),
     /// A wrong number of arguments.
     Arity(&'static Command),
-    /// A command of Redis 7 that is not supported yet.
+    /// A command of Redis 7 that is not supported yet; a subcommand's name with its container's, divided by
+    /// a bar.
     NotYet(&'static str),
     /// A line of HTTP: somebody tricks a browser into writing here. Redis hangs up as well.
     OtherProtocol,
@@ -388,8 +409,12 @@ impl Refusal {
                 text.extend_from_slice(command.name.as_bytes());
                 text.extend_from_slice(b"' command");
             }
+            // Clients that can speak to a cluster of Redis ask for one so, and understand this answer.
+            Self::NotYet("cluster" | "asking") => {
+                text.extend_from_slice(b"ERR This instance has cluster support disabled");
+            }
             Self::NotYet(name) => {
-                let name = name.to_ascii_uppercase();
+                let name = name.to_ascii_uppercase().replace('|', " ");
                 let rest = "is not supported yet by Quorumor; COMMAND LIST names what is";
                 text.extend_from_slice(format!("ERR '{name}' {rest}").as_bytes());
             }
@@ -428,7 +453,9 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, Refusal> {
     let command = if command.subcommands.is_empty() || arguments.len() == 1 {
         command
     } else {
-        command.subcommand(arguments.at(1)).ok_or(Refusal::UnknownSubcommand(command))?
+        command
+            .subcommand(arguments.at(1))
+            .ok_or_else(|| no_subcommand(command, arguments.at(1)))?
     };
     if command.takes(arguments.len()) { Ok(command) } else { Err(Refusal::Arity(command)) }
 }
@@ -438,6 +465,20 @@ pub fn find(arguments: Arguments<'_>) -> Result<&'static Command, Refusal> {
 fn unknown(name: &[u8]) -> Refusal {
     let http = [&b"post"[..], b"host:"].iter().any(|word| word.eq_ignore_ascii_case(name));
     if http { Refusal::OtherProtocol } else { Refusal::Unknown }
+}
+
+/// What to make of a name that is not among those of a container.
+#[cold]
+fn no_subcommand(container: &'static Command, name: &[u8]) -> Refusal {
+    let is_it = |whole: &&&str| {
+        whole.split_once('|').is_some_and(|(of, own)| {
+            of == container.name && own.as_bytes().eq_ignore_ascii_case(name)
+        })
+    };
+    match NOT_YET_WITHIN.iter().find(is_it) {
+        Some(name) => Refusal::NotYet(name),
+        None => Refusal::UnknownSubcommand(container),
+    }
 }
 
 /// What is known of a name.
@@ -602,6 +643,14 @@ mod tests {
         assert_eq!(
             xadd,
             "-ERR 'XADD' is not supported yet by Quorumor; COMMAND LIST names what is\r\n"
+        );
+        assert_eq!(
+            refusal("memory Stats").unwrap(),
+            "-ERR 'MEMORY STATS' is not supported yet by Quorumor; COMMAND LIST names what is\r\n"
+        );
+        assert_eq!(
+            refusal("cluster nodes").unwrap(),
+            "-ERR This instance has cluster support disabled\r\n"
         );
     }
 }

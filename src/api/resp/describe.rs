@@ -4,8 +4,10 @@
 //! libraries and `redis-cli` read them. Only served commands appear. The syntax trees of arguments
 //! are left out: they are optional, and long.
 
+use std::collections::BTreeSet;
+
 use super::command::{Command, Flags, Group, Refusal, find, served};
-use super::parse::Arguments;
+use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::table::SERVED;
 use crate::protocol::glob;
@@ -30,7 +32,7 @@ pub fn reply_infos(names: Arguments<'_>, replies: &mut Replies) {
     for name in names.iter() {
         match served(name) {
             Some(command) => reply_info(command, replies),
-            None => replies.null_array(),
+            None => replies.null(),
         }
     }
 }
@@ -77,6 +79,15 @@ pub fn reply_keys(arguments: Arguments<'_>, replies: &mut Replies) {
         Err(_) => return replies.error("ERR Invalid command specified"),
     };
     let (first, last, step) = command.keys;
+    if command.flags.has(Flags::MOVABLE_KEYS) {
+        let count = integer(arguments.at(1)).and_then(|count| usize::try_from(count).ok());
+        let keys = arguments.skip(2);
+        let Some(count) = count.filter(|count| (1..=keys.len()).contains(count)) else {
+            return replies.error("ERR Invalid arguments specified for command");
+        };
+        replies.array(count);
+        return keys.iter().take(count).for_each(|key| replies.bulk(key));
+    }
     if first == 0 {
         return replies.error("ERR The command has no key arguments");
     }
@@ -99,6 +110,29 @@ pub fn reply_help(container: &str, replies: &mut Replies) {
         let line = format!("{} {}", command.own_name().to_ascii_uppercase(), command.usage);
         replies.simple(line.trim_end());
         replies.simple(&format!("    {}", command.summary));
+    }
+}
+
+/// Answers `ACL CAT [category]`: the categories that commands here belong to, or the commands of one.
+pub fn reply_categories(wanted: Arguments<'_>, replies: &mut Replies) {
+    let categories: BTreeSet<&str> =
+        SERVED.iter().flat_map(Command::categories).map(|it| it.trim_start_matches('@')).collect();
+    let Some(name) = wanted.get(0) else {
+        replies.array(categories.len());
+        return categories.into_iter().for_each(|category| replies.bulk(category));
+    };
+    match categories.into_iter().find(|it| it.as_bytes().eq_ignore_ascii_case(name)) {
+        Some(known) => {
+            let among =
+                |it: &Command| it.categories().any(|it| it.trim_start_matches('@') == known);
+            reply_names(among, replies);
+        }
+        None => {
+            let mut text = b"ERR Unknown category '".to_vec();
+            text.extend_from_slice(&name[..name.len().min(128)]);
+            text.push(b'\'');
+            replies.error(text);
+        }
     }
 }
 
@@ -130,7 +164,8 @@ fn reply_info(command: &Command, replies: &mut Replies) {
 /// Where the keys are, in the words of Redis 7's key specifications.
 fn reply_key_specs(command: &Command, replies: &mut Replies) {
     let (first, last, step) = command.keys;
-    if first == 0 {
+    let movable = command.flags.has(Flags::MOVABLE_KEYS);
+    if first == 0 && !movable {
         return replies.array(0);
     }
     let access: &[&str] = if command.flags.has(Flags::WRITE) { &["OW"] } else { &["RO", "access"] };
@@ -145,10 +180,20 @@ fn reply_key_specs(command: &Command, replies: &mut Replies) {
     replies.bulk("spec");
     replies.map(1);
     replies.bulk("index");
-    replies.integer(i64::from(first));
+    replies.integer(i64::from(if movable { 1 } else { first }));
     replies.bulk("find_keys");
     replies.map(2);
     replies.bulk("type");
+    if movable {
+        replies.bulk("keynum");
+        replies.bulk("spec");
+        replies.map(3);
+        for (name, at) in [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)] {
+            replies.bulk(name);
+            replies.integer(at);
+        }
+        return;
+    }
     replies.bulk("range");
     replies.bulk("spec");
     replies.map(3);
@@ -224,6 +269,10 @@ mod tests {
             ("mset a 1 b 2 c 3", "*3 $1 a $1 b $1 c "),
             ("DEL a b", "*2 $1 a $1 b "),
             ("memory usage k", "*1 $1 k "),
+            ("sintercard 2 a b limit 1", "*2 $1 a $1 b "),
+            ("lmpop 1 a left", "*1 $1 a "),
+            ("lmpop 3 a left", "-ERR Invalid arguments specified for command "),
+            ("lmpop x a left", "-ERR Invalid arguments specified for command "),
             ("ping x", "-ERR The command has no key arguments "),
             ("get a b", "-ERR Invalid number of arguments specified for command "),
             ("nosuch a", "-ERR Invalid command specified "),

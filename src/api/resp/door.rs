@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use event_listener::Event;
@@ -74,6 +74,7 @@ pub struct Shared {
     listener: Arc<Listener>,
     subscriptions: Subscriptions,
     notify: Notify,
+    clients_max: AtomicUsize,
     accepting_fails: AtomicBool,
 }
 
@@ -87,6 +88,7 @@ impl Shared {
     ) -> Self {
         Self {
             node,
+            clients_max: AtomicUsize::new(settings.clients_max),
             settings,
             address,
             clients: Clients::default(),
@@ -113,6 +115,16 @@ impl Shared {
     /// Where the door listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many clients may be connected at a time.
+    pub fn clients_max(&self) -> usize {
+        self.clients_max.load(Ordering::Relaxed)
+    }
+
+    /// Lets so many clients be connected; who is connected stays.
+    pub(super) fn limit_clients(&self, count: usize) {
+        self.clients_max.store(count, Ordering::Relaxed);
     }
 
     /// Who is connected.

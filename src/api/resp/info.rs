@@ -3,7 +3,7 @@
 //! `redis_version` is the version of Redis whose commands this door follows, because clients choose
 //! by it what to send; `server_name` and `quorumor_version` say who really answers. What does not
 //! exist here is left out rather than reported as zero, except for the few lines that client
-//! libraries wait for (`loading`). The section `Gossip` is our own.
+//! libraries and redis-cli wait for (`loading`, `blocked_clients`). The section `Gossip` is our own.
 
 use std::fmt::{Display, Write};
 
@@ -96,12 +96,13 @@ fn server(lines: &mut Lines, shared: &Shared, node: &Status) {
 
 fn clients(lines: &mut Lines, shared: &Shared) {
     lines.line("connected_clients", shared.clients().count());
-    lines.line("maxclients", shared.settings().clients_max);
+    lines.line("maxclients", shared.clients_max());
+    lines.line("blocked_clients", 0);
 }
 
 fn memory(lines: &mut Lines, node: &Status) {
-    lines.line("used_memory", node.cell_bytes);
-    lines.line("maxmemory", 0);
+    lines.line("used_memory", node.memory_bytes);
+    lines.line("maxmemory", node.memory_bytes_max.unwrap_or(0));
     lines.line("maxmemory_policy", "noeviction");
 }
 

@@ -13,8 +13,9 @@
 //! - `ask` makes operations of the other commands on keys, `operate` has them executed and answered,
 //!   and `transaction` makes one of what stands between MULTI and EXEC.
 //! - [`reply`] writes replies in either version of the protocol.
-//! - [`clients`] knows who is connected, [`settings`] what the operator decided, [`buffers`] lends
-//!   memory for the moment that a batch takes.
+//! - [`clients`] knows who is connected, [`settings`] what the operator decided, `config` what clients see
+//!   and change of it, `tools` what else those ask who look after a server. [`buffers`] lends memory for
+//!   the moment that a batch takes.
 //!
 //! What must stay true:
 //!
@@ -34,6 +35,7 @@ pub mod buffers;
 pub mod clients;
 pub mod command;
 mod completions;
+mod config;
 mod connection;
 pub mod describe;
 pub mod door;
@@ -55,5 +57,6 @@ pub mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod transaction;
 mod words;

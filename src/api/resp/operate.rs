@@ -33,7 +33,10 @@ pub(super) fn ask<'a>(
     replies: &mut Replies,
 ) -> Option<Operation<'a>> {
     let Some(ask) = &command.ask else {
-        replies.error("ERR this command cannot be part of a transaction here");
+        let name = spelled(command);
+        replies.error(format!(
+            "ERR '{name}' cannot be part of a transaction here: commands on keys can"
+        ));
         return None;
     };
     let operation = match (ask.0)(&Asked { arguments, now: batch.now }) {
@@ -60,30 +63,43 @@ fn what(command: &Command, operation: &Operation<'_>) -> String {
         Operation::Text(Text::Set { get: true, .. }) if command.name == "set" => {
             "SET ... GET".to_owned()
         }
-        _ => command.name.to_ascii_uppercase().replace('|', " "),
+        _ => spelled(command),
     }
 }
 
+/// A command's name as people write it.
+fn spelled(command: &Command) -> String {
+    command.name.to_ascii_uppercase().replace('|', " ")
+}
+
 /// Performs an operation and answers it.
-pub(super) fn perform(
+fn perform(
     batch: &mut Batch<'_>,
     operation: &Operation<'_>,
     replies: &mut Replies,
 ) -> Option<(Stamp, Dot)> {
+    let (written, answer) = answer(batch, operation, replies)?;
+    answer.write(replies);
+    written
+}
+
+/// Performs an operation: its write, if there was one, and the answer, unless it is refused and that has been
+/// answered.
+pub(super) fn answer(
+    batch: &mut Batch<'_>,
+    operation: &Operation<'_>,
+    replies: &mut Replies,
+) -> Option<(Option<(Stamp, Dot)>, Answer)> {
     let moment = Moment { wall: batch.now, dice: batch.dice() };
     if let Some(answer) = operation::read(batch.node.reader(), operation, moment) {
-        answer.write(replies);
-        return None;
+        return Some((None, answer));
     }
     if !batch.is_direct() {
         // A read of what is here, however old, that needs more than the keys it names.
-        batch.enter().look(operation, moment).write(replies);
-        return None;
+        return Some((None, batch.enter().look(operation, moment)));
     }
     let reply = batch.enter().operate(operation, moment);
-    let (written, answer) = outcome(batch, reply, replies)?;
-    answer.write(replies);
-    written
+    outcome(batch, reply, replies)
 }
 
 /// `FLUSHALL` where every peer writes for itself: deletes what shows here, a thousand keys at a time,

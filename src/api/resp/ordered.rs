@@ -16,7 +16,7 @@ use super::operate;
 use super::parse::Arguments;
 use super::reply::Replies;
 use super::session::{Next, Session};
-use crate::protocol::boundary::Reply;
+use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::operation::{Moment, Operation, Refused};
 
 /// What of a connection is under way together.
@@ -67,26 +67,37 @@ impl Session {
 }
 
 /// Hands an operation to the shard and keeps the place of its reply.
-pub(super) fn order(
+fn order(shared: &Shared, batch: &mut Batch<'_>, operation: &Operation<'_>, replies: &mut Replies) {
+    match hand(shared, batch, operation) {
+        (token, None) => replies.later(token, write),
+        (_, Some(reply)) => write_now(batch, reply, replies),
+    }
+}
+
+/// Hands an operation to the shard: the token by which its reply comes, or the reply if it is there at once.
+pub(super) fn hand(
     shared: &Shared,
     batch: &mut Batch<'_>,
     operation: &Operation<'_>,
-    replies: &mut Replies,
-) {
+) -> (Token, Option<Reply>) {
     let moment = Moment { wall: batch.now, dice: batch.dice() };
     let token = shared.answers().token();
-    match batch.enter().operate_later(token, operation, moment) {
-        None => replies.later(token, write),
-        Some(Reply::Unwritable) => {
+    (token, batch.enter().operate_later(token, operation, moment))
+}
+
+/// Writes a reply that was there at once.
+pub(super) fn write_now(batch: &Batch<'_>, reply: Reply, replies: &mut Replies) {
+    match reply {
+        Reply::Unwritable => {
             let why = batch.node.refuses_writes().unwrap_or_default();
             replies.error(format!("MISCONF writes are refused, reads go on: {why}"));
         }
-        Some(reply) => write(reply, replies),
+        reply => write(reply, replies),
     }
 }
 
 /// Writes the reply to an operation.
-fn write(reply: Reply, replies: &mut Replies) {
+pub(super) fn write(reply: Reply, replies: &mut Replies) {
     match reply {
         Reply::Operated { answer, .. } if answer.bytes() > REPLY_BYTES_MAX => {
             reply_too_long(replies);

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token as Source};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::completions::{Completion, Completions, Key};
 use super::connection::{Connection, Turn};
@@ -43,6 +44,9 @@ use crate::server::{Journaled, Position};
 /// How long a client may take none of its replies before it is given up: long enough for a laptop to
 /// change networks, short enough that what it holds is not held for ever.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// After how long a silent client is asked whether it is still there; Redis' `tcp-keepalive`.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// How long a connection that is closed after an error is read from.
 const LINGER: Duration = Duration::from_secs(1);
@@ -534,8 +538,12 @@ impl Porter {
             log::debug!("turned away {peer}: protected mode");
             return turn_away(&self.shared, &stream, DENIED);
         }
-        // Replies leave at once; a socket that refuses this works all the same.
+        // Replies leave at once, and who has gone without a word is found out. A socket that refuses this
+        // works all the same.
         let _ = stream.set_nodelay(true);
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let place = self.free.pop().unwrap_or(self.connections.len());
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, Source(place), both) {
@@ -543,7 +551,7 @@ impl Porter {
             self.vacate(place);
             return;
         }
-        match self.shared.clients().join(stream, peer, settings.clients_max) {
+        match self.shared.clients().join(stream, peer, self.shared.clients_max()) {
             Ok(card) => {
                 self.shared.count_connection();
                 let connection = Some(Box::new(Connection::new(&self.shared, card, place)));

@@ -18,12 +18,26 @@ use super::reply::Replies;
 use super::settings::{PATTERN_BYTES_MAX, reply_pattern_too_long};
 use crate::protocol::cell::KEY_BYTES_MAX;
 use crate::protocol::glob;
+use crate::protocol::message::{PUBLISHED_BYTES_MAX, Published};
 
 /// The most bytes that all subscriptions of a door take together; Redis has no bound.
 const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// About how many bytes a subscription takes beside its name.
 const SUBSCRIPTION_BYTES: usize = 200;
+
+/// What a client publishes, unless it is too long and that has been answered.
+pub(super) fn published(arguments: Arguments<'_>, replies: &mut Replies) -> Option<Published> {
+    let (channel, message) = (arguments.at(1).into(), arguments.at(2).into());
+    let published = Published { channel, message };
+    let fits = published.bytes() <= PUBLISHED_BYTES_MAX;
+    if !fits {
+        replies.error(format!(
+            "ERR too long: a message, which travels to all peers, may take {PUBLISHED_BYTES_MAX} bytes"
+        ));
+    }
+    fits.then_some(published)
+}
 
 /// What a client subscribes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

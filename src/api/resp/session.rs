@@ -22,8 +22,7 @@ use super::parse::{Arguments, Requests, Trust, integer};
 use super::pubsub::{Subscribed, Topic};
 use super::reply::{Protocol, Replies};
 use super::transaction::Transaction;
-use super::{describe, info, operate, own};
-use crate::protocol::message::{PUBLISHED_BYTES_MAX, Published};
+use super::{describe, info, operate, own, pubsub, tools};
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::server::Holder;
 
@@ -324,7 +323,7 @@ impl Session {
             Verb::Keys => keys::keys(batch, arguments, replies),
             Verb::Multi => self.transaction.begin(replies),
             Verb::Exec => {
-                let written = self.transaction.execute(batch, replies);
+                let written = self.transaction.execute(shared, batch, replies);
                 self.wrote(written);
             }
             Verb::Discard => self.transaction.discard(replies),
@@ -388,22 +387,6 @@ impl Session {
             Verb::CommandGetkeys => describe::reply_keys(rest, replies),
             Verb::CommandInfo => describe::reply_infos(rest, replies),
             Verb::CommandList => describe::reply_list(rest, replies),
-            Verb::ConfigGet => shared.settings().reply_matching(shared.notify(), rest, replies),
-            Verb::ConfigSet => {
-                shared.settings().set(shared.notify(), rest, replies);
-                shared.node().hear_changes(shared.listener(), shared.notify().is_on());
-            }
-            Verb::ConfigResetstat => {
-                shared.reset_counters();
-                replies.ok();
-            }
-            Verb::ConfigRewrite => {
-                replies.error("ERR The server is running without a config file");
-            }
-            Verb::ModuleList | Verb::SlowlogGet | Verb::LatencyEmpty => replies.array(0),
-            Verb::SlowlogLen | Verb::LatencyReset => replies.integer(0),
-            Verb::SlowlogReset => replies.ok(),
-            Verb::AclWhoami => replies.bulk("default"),
             Verb::ClientGetname => match self.card.name() {
                 name if name.is_empty() => replies.null(),
                 name => replies.bulk(name),
@@ -427,8 +410,7 @@ impl Session {
                 b"on" | b"off" => replies.ok(),
                 _ => replies.error("ERR syntax error"),
             },
-            // What is left is a container's HELP.
-            _ => describe::reply_help(command.container(), replies),
+            _ => tools::answer(shared, command, rest, replies),
         }
         Next::Go
     }
@@ -664,15 +646,10 @@ fn publish(
     arguments: Arguments<'_>,
     replies: &mut Replies,
 ) {
-    let (channel, message) = (arguments.at(1), arguments.at(2));
-    let published = Published { channel: channel.into(), message: message.into() };
-    if published.bytes() > PUBLISHED_BYTES_MAX {
-        return replies.error(format!(
-            "ERR too long: a message, which travels to all peers, may take {PUBLISHED_BYTES_MAX} bytes"
-        ));
+    if let Some(published) = pubsub::published(arguments, replies) {
+        replies.count(shared.subscriptions().receivers(&published.channel).len());
+        batch.published.push(published);
     }
-    replies.count(shared.subscriptions().receivers(channel).len());
-    batch.published.push(published);
 }
 
 /// `SELECT index`: there is one database.

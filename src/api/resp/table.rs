@@ -156,7 +156,7 @@ pub(super) static SERVED: &[Command] = &[
     on(sets::sinterstore, "sinterstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in all sets.").all_keys(1),
     on(sets::sunionstore, "sunionstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in any set.").all_keys(1),
     on(sets::sdiffstore, "sdiffstore", -3, WRITE_MEMORY, Set, "1.0.0", "Stores what is in the first set only.").all_keys(1),
-    on(sets::sintercard, "sintercard", -3, READ, Set, "7.0.0", "Counts what is in all sets.").no_key(),
+    on(sets::sintercard, "sintercard", -3, READ, Set, "7.0.0", "Counts what is in all sets.").counted_keys(),
     on(sets::sscan, "sscan", -3, READ, Set, "2.8.0", "Returns the members, a few per call."),
     on(lists::lpush, "lpush", -3, WRITE_MEMORY_FAST, List, "1.0.0", "Adds elements in front."),
     on(lists::rpush, "rpush", -3, WRITE_MEMORY_FAST, List, "1.0.0", "Adds elements at the end."),
@@ -164,7 +164,7 @@ pub(super) static SERVED: &[Command] = &[
     on(lists::rpushx, "rpushx", -3, WRITE_MEMORY_FAST, List, "2.2.0", "Adds elements at the end of a list that exists."),
     on(lists::lpop, "lpop", -2, WRITE_FAST, List, "1.0.0", "Takes elements from the front."),
     on(lists::rpop, "rpop", -2, WRITE_FAST, List, "1.0.0", "Takes elements from the end."),
-    on(lists::lmpop, "lmpop", -4, WRITE, List, "7.0.0", "Takes elements from the first list that exists.").no_key(),
+    on(lists::lmpop, "lmpop", -4, WRITE, List, "7.0.0", "Takes elements from the first list that exists.").counted_keys(),
     on(lists::lrange, "lrange", 4, READ, List, "1.0.0", "Returns elements of a list."),
     on(lists::llen, "llen", 2, READ_FAST, List, "1.0.0", "Counts the elements of a list."),
     on(lists::lindex, "lindex", 3, READ, List, "1.0.0", "Returns an element of a list."),
@@ -252,6 +252,7 @@ const HELP_SUMMARY: &str = "Prints this help.";
 #[rustfmt::skip]
 static CLIENT: &[Command] = &[
     row(Verb::ClientGetname, "client|getname", 2, ABOUT_CLIENT, Connection, "2.6.9", "Returns the name of this connection."),
+    row(Verb::ClientGetredir, "client|getredir", 2, ABOUT_CLIENT, Connection, "6.0.0", "Answers that nothing is tracked."),
     row(Verb::ClientHelp, "client|help", 2, ALWAYS, Connection, "5.0.0", HELP_SUMMARY),
     row(Verb::ClientId, "client|id", 2, ABOUT_CLIENT, Connection, "5.0.0", "Returns the number of this connection."),
     row(Verb::ClientInfo, "client|info", 2, ABOUT_CLIENT, Connection, "6.2.0", "Describes this connection."),
@@ -269,6 +270,11 @@ static CLIENT: &[Command] = &[
         .taking("(LIB-NAME|LIB-VER) <value>"),
     row(Verb::ClientSetname, "client|setname", 3, ABOUT_CLIENT, Connection, "2.6.9", "Names this connection.")
         .taking("<name>"),
+    row(Verb::ClientTracking, "client|tracking", -3, ABOUT_CLIENT, Connection, "6.0.0", "Accepts OFF: what clients cache is not tracked.")
+        .taking("(ON|OFF)"),
+    row(Verb::ClientTrackinginfo, "client|trackinginfo", 2, ABOUT_CLIENT, Connection, "6.2.0", "Answers that nothing is tracked."),
+    row(Verb::ClientUnblock, "client|unblock", -3, ADMIN, Connection, "5.0.0", "Answers that nobody is blocked.")
+        .taking("<clientid> [TIMEOUT|ERROR]"),
 ];
 
 #[rustfmt::skip]
@@ -292,7 +298,7 @@ static CONFIG: &[Command] = &[
     row(Verb::ConfigHelp, "config|help", 2, ALWAYS, Server, "5.0.0", HELP_SUMMARY),
     row(Verb::ConfigResetstat, "config|resetstat", 2, ADMIN, Server, "2.0.0", "Sets the counters of this door to zero."),
     row(Verb::ConfigRewrite, "config|rewrite", 2, ADMIN, Server, "2.8.0", "Refused: settings are given at the start."),
-    row(Verb::ConfigSet, "config|set", -4, ADMIN, Server, "2.0.0", "Changes notify-keyspace-events; all else is given at the start.")
+    row(Verb::ConfigSet, "config|set", -4, ADMIN, Server, "2.0.0", "Changes maxclients, maxmemory and notify-keyspace-events; all else is given at the start.")
         .taking("<setting> <value> ..."),
 ];
 
@@ -306,7 +312,7 @@ static MEMORY: &[Command] = &[
 
 #[rustfmt::skip]
 static OBJECT: &[Command] = &[
-    on(keys::object_encoding, "object|encoding", 3, READ, Generic, "2.2.3", "Says how Redis would keep a value like this.")
+    on(keys::object_encoding, "object|encoding", 3, READ, Generic, "2.2.3", "Names an encoding that Redis has for values of this kind.")
         .taking("<key>")
         .second_key(),
     row(Verb::ObjectHelp, "object|help", 2, ALWAYS, Generic, "6.2.0", HELP_SUMMARY),
@@ -333,7 +339,12 @@ static SLOWLOG: &[Command] = &[
 
 #[rustfmt::skip]
 static LATENCY: &[Command] = &[
+    row(Verb::LatencyDoctor, "latency|doctor", 2, ADMIN, Server, "2.8.13", "Says that delays are not kept."),
+    row(Verb::LatencyGraph, "latency|graph", 3, ADMIN, Server, "2.8.13", "Answers that there are none.")
+        .taking("<event>"),
     row(Verb::LatencyHelp, "latency|help", 2, ALWAYS, Server, "2.8.13", HELP_SUMMARY),
+    row(Verb::LatencyHistogram, "latency|histogram", -2, ADMIN, Server, "7.0.0", "Answers that there are none.")
+        .taking("[<command> ...]"),
     row(Verb::LatencyEmpty, "latency|history", 3, ADMIN, Server, "2.8.13", "Answers that there are none.")
         .taking("<event>"),
     row(Verb::LatencyEmpty, "latency|latest", 2, ADMIN, Server, "2.8.13", "Answers that there are none."),
@@ -343,7 +354,11 @@ static LATENCY: &[Command] = &[
 
 #[rustfmt::skip]
 static ACL: &[Command] = &[
+    row(Verb::AclCat, "acl|cat", -2, ABOUT_CLIENT, Server, "6.0.0", "Returns the categories of commands, or the commands of one.")
+        .taking("[<category>]"),
     row(Verb::AclHelp, "acl|help", 2, ALWAYS, Server, "6.0.0", HELP_SUMMARY),
+    row(Verb::AclList, "acl|list", 2, ADMIN, Server, "6.0.0", "Describes the only user."),
+    row(Verb::AclUsers, "acl|users", 2, ADMIN, Server, "6.0.0", "Names the only user."),
     row(Verb::AclWhoami, "acl|whoami", 2, ABOUT_CLIENT, Server, "6.0.0", "Names the only user."),
 ];
 
@@ -375,4 +390,16 @@ pub(super) static NOT_YET: &[&str] = &[
     "zdiff", "zdiffstore", "zinter", "zintercard", "zinterstore",
 
     "zunion", "zunionstore",
+];
+
+/// Their subcommands that no client can call here yet, of containers that are served.
+#[rustfmt::skip]
+pub(super) static NOT_YET_WITHIN: &[&str] = &[
+    "acl|deluser", "acl|dryrun", "acl|genpass", "acl|getuser", "acl|load", "acl|log", "acl|save", "acl|setuser",
+    "client|caching", "client|pause", "client|unpause",
+    "command|getkeysandflags",
+    "memory|doctor", "memory|malloc-stats", "memory|purge", "memory|stats",
+    "module|load", "module|loadex", "module|unload",
+    "object|freq", "object|idletime", "object|refcount",
+    "pubsub|shardchannels", "pubsub|shardnumsub",
 ];

@@ -14,6 +14,7 @@ use crate::server::{Node, NodeConfig};
 
 mod own_tests;
 mod pubsub_tests;
+mod tools_tests;
 
 /// How long a story waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -432,6 +433,7 @@ fn facts_are_told() {
         "loading:0",
         "role:master",
         "connected_clients:1",
+        "blocked_clients:0",
         "db0:keys=1,expires=0,avg_ttl=0",
         "writes_local:1",
     ] {
@@ -558,7 +560,7 @@ fn transactions_are_one_write() {
         .says("MULTI\r\nGET\r\nSET k w\r\nEXEC", &format!("+OK\r\n-ERR wrong number of arguments for 'get' command\r\n+QUEUED\r\n{abort}"))
         .says("MULTI\r\nLPOP l\r\nEXEC\r\nGET k", &format!("+OK\r\n{}{abort}$1\r\nv\r\n", strong("LPOP", take)))
         .says("MULTI\r\nMULTI\r\nEXEC", "+OK\r\n-ERR MULTI calls can not be nested\r\n*0\r\n")
-        .says("MULTI\r\nPING\r\nEXEC", &format!("+OK\r\n-ERR this command cannot be part of a transaction here\r\n{abort}"))
+        .says("MULTI\r\nTIME\r\nEXEC", &format!("+OK\r\n-ERR 'TIME' cannot be part of a transaction here: commands on keys can\r\n{abort}"))
         .says("EXEC", "-ERR EXEC without MULTI\r\n")
         .says("DISCARD", "-ERR DISCARD without MULTI\r\n")
         .says("WATCH k", &strong("WATCH", together));

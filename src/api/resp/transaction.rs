@@ -7,16 +7,23 @@
 //! EXEC is one operation ([`Operation::Batch`]), hence one write with one stamp: nobody ever sees part
 //! of it, at any peer. In eventual mode that is all it promises: writes of other peers may come to the
 //! same keys before or after it, so WATCH is refused there, as are the commands that need an order.
+//!
+//! What is not about keys has no place in an operation. A few such commands stand in transactions all the
+//! same, PUBLISH above all, and are kept as *asides*: their replies are put between those of the operation
+//! when it has been carried out, and what they publish leaves then. Of a client that has gone by the time
+//! the log decides, or that wants no replies then, nothing is published. All other commands are refused.
 
-use super::command::{Command, needs_strong};
+use super::command::{Command, Verb, needs_strong};
 use super::door::Shared;
 use super::keys::Batch;
-use super::operate::{ask, perform};
-use super::ordered;
-use super::parse::{Arguments, Kept};
+use super::operate::{answer, ask};
+use super::parse::{Arguments, Kept, integer};
 use super::reply::Replies;
+use super::{ordered, pubsub};
+use crate::protocol::boundary::Reply;
 use crate::protocol::cell::WRITE_BYTES_MAX;
-use crate::protocol::operation::{BATCH_MAX, Mode, Operation, Version, Why, Word};
+use crate::protocol::message::Published;
+use crate::protocol::operation::{Answer, BATCH_MAX, Mode, Operation, Version, Why, Word};
 use crate::protocol::stamp::{Dot, Stamp};
 
 /// Redis' text for an EXEC after a command that was refused.
@@ -43,6 +50,7 @@ pub(super) struct Transaction {
 #[derive(Debug, Default)]
 struct Queue {
     requests: Requests,
+    asides: Vec<(usize, Aside)>,
     bytes: usize,
     /// Whether a command was refused.
     spoilt: bool,
@@ -120,41 +128,79 @@ impl Transaction {
         let Some(queue) = &mut self.queued else { return };
         let kept = Kept::of(arguments);
         queue.bytes += kept.bytes();
-        if queue.bytes > WRITE_BYTES_MAX || queue.requests.len() >= BATCH_MAX {
+        let place = queue.requests.len() + queue.asides.len();
+        if queue.bytes > WRITE_BYTES_MAX || place >= BATCH_MAX {
             queue.spoilt = true;
             return replies.error("ERR the transaction is too large");
         }
-        match ask(batch, command, arguments, replies) {
-            None => queue.spoilt = true,
-            Some(_) => {
-                queue.requests.push((command, kept));
-                replies.simple("QUEUED");
+        let taken = match Aside::of(command, arguments, replies) {
+            Some(Ok(aside)) => {
+                queue.asides.push((place, aside));
+                true
             }
+            Some(Err(Refused)) => false,
+            None => {
+                let known = ask(batch, command, arguments, replies).is_some();
+                if known {
+                    queue.requests.push((command, kept));
+                }
+                known
+            }
+        };
+        match taken {
+            true => replies.simple("QUEUED"),
+            false => queue.spoilt = true,
         }
     }
 
     /// `EXEC`, in the order of the replicated log.
     pub(super) fn order(&mut self, shared: &Shared, batch: &mut Batch<'_>, replies: &mut Replies) {
-        let Some((requests, watched)) = self.take(replies) else { return };
-        if let Some(operation) = together(batch, &requests, &watched, replies) {
-            ordered::order(shared, batch, &operation, replies);
+        let Some((requests, watched, asides)) = self.take(shared, replies) else { return };
+        let Some(operation) = together(batch, &requests, &watched, replies) else { return };
+        match ordered::hand(shared, batch, &operation) {
+            (token, None) if asides.is_empty() => replies.later(token, ordered::write),
+            (token, None) => {
+                let node = shared.node().clone();
+                replies.later(token, move |reply, replies| {
+                    let (reply, published) = asides.among(reply);
+                    // Those at this door hear it as those at peers do.
+                    if !published.is_empty() {
+                        node.publish(published, None);
+                    }
+                    ordered::write(reply, replies);
+                });
+            }
+            (_, Some(reply)) => {
+                let (reply, published) = asides.among(reply);
+                batch.published.extend(published);
+                ordered::write_now(batch, reply, replies);
+            }
         }
     }
 
     /// `EXEC`; the dot of the write, if there was one.
     pub(super) fn execute(
         &mut self,
+        shared: &Shared,
         batch: &mut Batch<'_>,
         replies: &mut Replies,
     ) -> Option<(Stamp, Dot)> {
-        let (requests, watched) = self.take(replies)?;
+        let (requests, watched, asides) = self.take(shared, replies)?;
         let operation = together(batch, &requests, &watched, replies)?;
-        perform(batch, &operation, replies)
+        let (written, answer) = answer(batch, &operation, replies)?;
+        let (answer, published) = asides.between(answer);
+        batch.published.extend(published);
+        answer.write(replies);
+        written
     }
 
     /// What was queued and watched, unless that cannot be executed and that has been answered.
-    fn take(&mut self, replies: &mut Replies) -> Option<(Requests, Watched)> {
-        let Some(Queue { requests, spoilt, .. }) = self.queued.take() else {
+    fn take(
+        &mut self,
+        shared: &Shared,
+        replies: &mut Replies,
+    ) -> Option<(Requests, Watched, Asides)> {
+        let Some(Queue { requests, asides, spoilt, .. }) = self.queued.take() else {
             replies.error("ERR EXEC without MULTI");
             return None;
         };
@@ -163,7 +209,85 @@ impl Transaction {
             replies.error(EXECABORT);
             return None;
         }
-        Some((requests, watched))
+        let heard =
+            |published: &Published| shared.subscriptions().receivers(&published.channel).len();
+        let asides = asides.into_iter().map(|(place, aside)| match aside {
+            Aside::Say(answer) => (place, answer, None),
+            Aside::Publish(published) => (place, Answer::count(heard(&published)), Some(published)),
+        });
+        Some((requests, watched, Asides(asides.collect())))
+    }
+}
+
+/// A command that is not about keys.
+#[derive(Debug)]
+enum Aside {
+    /// The answer is known.
+    Say(Answer),
+    /// A message.
+    Publish(Published),
+}
+
+/// What is wrong with a command has been answered.
+struct Refused;
+
+impl Aside {
+    /// Reads one of the few; nothing if it is another command.
+    fn of(
+        command: &Command,
+        arguments: Arguments<'_>,
+        replies: &mut Replies,
+    ) -> Option<Result<Self, Refused>> {
+        let answer = match (command.verb, arguments.len()) {
+            (Verb::Publish, _) => {
+                let published = pubsub::published(arguments, replies);
+                return Some(published.map(Self::Publish).ok_or(Refused));
+            }
+            (Verb::Ping, 1) => Answer::Status("PONG".to_owned()),
+            (Verb::Echo, _) | (Verb::Ping, 2) => Answer::bulk(arguments.at(1)),
+            (Verb::Unwatch, _) => Answer::Ok,
+            (Verb::Select, _) if integer(arguments.at(1)) == Some(0) => Answer::Ok,
+            _ => return None,
+        };
+        Some(Ok(Self::Say(answer)))
+    }
+}
+
+/// The places of asides among all that was queued, their answers, and what they publish.
+#[derive(Debug)]
+struct Asides(Vec<(usize, Answer, Option<Published>)>);
+
+impl Asides {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As [`Asides::between`], of the reply to an operation.
+    fn among(self, reply: Reply) -> (Reply, Vec<Published>) {
+        match reply {
+            Reply::Operated { answer, written } => {
+                let (answer, published) = self.between(answer);
+                (Reply::Operated { answer, written }, published)
+            }
+            other => (other, Vec::new()),
+        }
+    }
+
+    /// Puts these between the answers of what was carried out, and says what is published now; nothing if it
+    /// was not.
+    fn between(self, answer: Answer) -> (Answer, Vec<Published>) {
+        let Answer::Array(operations) = answer else { return (answer, Vec::new()) };
+        let mut all = Vec::with_capacity(operations.len() + self.0.len());
+        let mut operations = operations.into_iter();
+        let mut messages = Vec::new();
+        for (place, answer, published) in self.0 {
+            let before = place.saturating_sub(all.len());
+            all.extend(operations.by_ref().take(before));
+            all.push(answer);
+            messages.extend(published);
+        }
+        all.extend(operations);
+        (Answer::Array(all), messages)
     }
 }
 

@@ -28,10 +28,12 @@ pub fn integer(bytes: &[u8]) -> Option<i64> {
     if !plain { None } else { std::str::from_utf8(bytes).ok()?.parse().ok() }
 }
 
-/// Reads a number with a fraction, or an infinite one; not what is no number.
+/// Reads a number with a fraction, or one that is called infinite; not what is no number, nor what is too
+/// great for one.
 pub fn float(bytes: &[u8]) -> Option<f64> {
     let number: f64 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
-    (!number.is_nan()).then_some(number)
+    let too_great = number.is_infinite() && bytes.iter().any(u8::is_ascii_digit);
+    (!number.is_nan() && !too_great).then_some(number)
 }
 
 /// The sum of two numbers as text. Decimal where both are short enough, as people expect it (Redis has
@@ -112,6 +114,17 @@ mod tests {
         assert_eq!(sum("x", "1"), Err(NoSum::NotFloat));
         assert_eq!(sum("inf", "1"), Err(NoSum::NotFinite));
         assert_eq!(sum("nan", "1"), Err(NoSum::NotFloat));
+    }
+
+    /// Infinite is what is called so, not what does not fit.
+    #[test]
+    fn floats_are_read_as_in_redis() {
+        assert_eq!(float(b"-inf"), Some(f64::NEG_INFINITY));
+        assert_eq!(float(b"Infinity"), Some(f64::INFINITY));
+        assert_eq!(float(b"1e308"), Some(1e308));
+        for text in ["1e400", "-1e400", "nan", "", " 1", "1 ", "1e"] {
+            assert_eq!(float(text.as_bytes()), None, "{text}");
+        }
     }
 
     /// Ranges are cut to what there is.

@@ -65,7 +65,7 @@ pub(in crate::api::resp) fn hincrbyfloat<'a>(it: &Asked<'a>) -> Read<'a> {
 }
 
 pub(in crate::api::resp) fn hrandfield<'a>(it: &Asked<'a>) -> Read<'a> {
-    let count = if it.len() > 2 { Some(it.integer(2)?) } else { None };
+    let count = if it.len() > 2 { Some(it.random_count(2, it.len() > 3)?) } else { None };
     let values = match it.len() {
         2 | 3 => false,
         4 if it.is(3, "withvalues") => true,

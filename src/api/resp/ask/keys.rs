@@ -120,7 +120,7 @@ pub(in crate::api::resp) fn memory_usage<'a>(it: &Asked<'a>) -> Read<'a> {
         3 => {}
         5 if it.is(3, "samples") => {
             if it.integer(4)? < 0 {
-                return Err(Refused::NotInteger.into());
+                return Err(Refused::Syntax.into());
             }
         }
         _ => return Err(Refused::Syntax.into()),

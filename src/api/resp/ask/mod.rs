@@ -100,6 +100,22 @@ impl<'a> Asked<'a> {
         number.ok_or(Misread::Text("ERR value is out of range, must be positive"))
     }
 
+    /// How many elements are wanted at random: negative if one may come more than once. Twice as many
+    /// replies must still be a number, if each has a value beside it.
+    fn random_count(&self, index: usize, in_pairs: bool) -> Result<i64, Misread> {
+        let count = self.integer(index)?;
+        if count == i64::MIN {
+            return Err(Misread::Text(
+                "ERR value is out of range, value must between -9223372036854775807 and \
+                 9223372036854775807",
+            ));
+        }
+        if in_pairs && count.unsigned_abs() > i64::MAX as u64 / 2 {
+            return Err(Misread::Text("ERR value is out of range"));
+        }
+        Ok(count)
+    }
+
     /// An option as clients may write it, in either case.
     fn is(&self, index: usize, option: &str) -> bool {
         self.arguments.get(index).is_some_and(|it| it.eq_ignore_ascii_case(option.as_bytes()))

@@ -41,7 +41,7 @@ pub(in crate::api::resp) fn spop<'a>(it: &Asked<'a>) -> Read<'a> {
 pub(in crate::api::resp) fn srandmember<'a>(it: &Asked<'a>) -> Read<'a> {
     let count = match it.len() {
         2 => None,
-        3 => Some(it.integer(2)?),
+        3 => Some(it.random_count(2, false)?),
         _ => return Err(Refused::Syntax.into()),
     };
     Ok(Operation::Sets(Sets::Random(it.word(1), count)))

@@ -166,9 +166,9 @@ fn range<'a>(
         } else if it.is(at, "limit") && fixed != Fixed::Rank && at + 2 < it.len() {
             limit = Some((it.integer(at + 1)?, it.integer(at + 2)?));
             at += 2;
-        } else if it.is(at, "byscore") && fixed == Fixed::Nothing {
+        } else if it.is(at, "byscore") && by == Fixed::Nothing {
             by = Fixed::Score;
-        } else if it.is(at, "bylex") && fixed == Fixed::Nothing {
+        } else if it.is(at, "bylex") && by == Fixed::Nothing {
             by = Fixed::Name;
         } else if it.is(at, "rev") && fixed == Fixed::Nothing {
             reverse = true;
@@ -262,7 +262,7 @@ pub(in crate::api::resp) fn zpopmax<'a>(it: &Asked<'a>) -> Read<'a> {
 }
 
 pub(in crate::api::resp) fn zrandmember<'a>(it: &Asked<'a>) -> Read<'a> {
-    let count = if it.len() > 2 { Some(it.integer(2)?) } else { None };
+    let count = if it.len() > 2 { Some(it.random_count(2, it.len() > 3)?) } else { None };
     let scores = match it.len() {
         2 | 3 => false,
         4 if it.is(3, "withscores") => true,

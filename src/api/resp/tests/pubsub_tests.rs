@@ -129,6 +129,38 @@ fn subscribers_are_told_what_they_may() {
     );
 }
 
+/// Story: what is published within a transaction leaves with it, and not at all if it is dropped or refused;
+/// its reply, and those of other commands that are not about keys, stand where they were asked for.
+#[test]
+fn messages_leave_with_their_transaction() {
+    let door = open(Settings::default());
+    let (mut client, mut hearer) = (Client::to(&door), Client::to(&door));
+    hearer.says("SUBSCRIBE c", "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    let queued = |count: usize| format!("+OK\r\n{}", "+QUEUED\r\n".repeat(count));
+    client
+        .says("MULTI\r\nPUBLISH c dropped\r\nDISCARD", &format!("{}+OK\r\n", queued(1)))
+        .says(
+            "MULTI\r\nPUBLISH c refused\r\nTIME\r\nEXEC",
+            &format!(
+                "{}-ERR 'TIME' cannot be part of a transaction here: commands on keys can\r\n\
+                 -EXECABORT Transaction discarded because of previous errors.\r\n",
+                queued(1)
+            ),
+        )
+        .says(
+            "MULTI\r\nPUBLISH c one\r\nSET k v\r\nPING\r\nECHO x\r\nGET k\r\nUNWATCH\r\nSELECT 0\r\nPUBLISH d none\r\nPUBLISH c two\r\nEXEC",
+            &format!(
+                "{}*9\r\n:1\r\n+OK\r\n+PONG\r\n$1\r\nx\r\n$1\r\nv\r\n+OK\r\n+OK\r\n:0\r\n:1\r\n",
+                queued(9)
+            ),
+        )
+        .says("MULTI\r\nPUBLISH c three\r\nEXEC", &format!("{}*1\r\n:1\r\n", queued(1)));
+    for message in ["one", "two", "three"] {
+        let told = words('*', &["message", "c", message]);
+        hearer.hears(&told, message);
+    }
+}
+
 /// Story: a subscriber that never reads is cut when too much waits for it; who reads gets everything.
 #[test]
 fn a_subscriber_that_never_reads_is_cut() {
