@@ -14,6 +14,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -55,16 +56,19 @@ pub const SEEN_DOTS_MAX: usize = 64;
 pub struct Key(Arc<[u8]>);
 
 /// The name of a cell within its key; the empty one speaks for the whole key.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Field(Box<[u8]>);
+///
+/// Shared bytes, cheap to clone; none at all for the whole key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Field(Option<Arc<[u8]>>);
 
 /// What a cell holds.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Content {
     /// Deleted: nothing shows, and nothing older comes back.
     Tombstone,
-    /// The bytes of the value.
-    Value(Box<[u8]>),
+    /// The bytes of the value: shared, as a write is at once in the store, in a message and perhaps in
+    /// the answer to a read.
+    Value(Arc<[u8]>),
 }
 
 /// Per origin the last write of one cell that somebody had seen.
@@ -166,7 +170,7 @@ impl Write {
     pub fn is_well_formed(&self) -> bool {
         let fits = |cell: &CellWrite| {
             cell.key.len() <= KEY_BYTES_MAX
-                && cell.field.0.len() <= KEY_BYTES_MAX
+                && cell.field.as_bytes().len() <= KEY_BYTES_MAX
                 && cell.content.bytes().len() <= VALUE_BYTES_MAX
         };
         let distinct = || {
@@ -191,7 +195,7 @@ impl CellWrite {
     /// About how many bytes the cell takes in a message.
     pub(super) fn bytes(&self) -> usize {
         12 + self.key.len()
-            + self.field.0.len()
+            + self.field.as_bytes().len()
             + self.content.bytes().len()
             + 19 * self.seen.iter().count()
     }
@@ -212,17 +216,17 @@ impl Field {
 
     /// The field named `bytes`; empty bytes name the whole key.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self((!bytes.is_empty()).then(|| bytes.into()))
     }
 
     /// Whether this is the cell that speaks for the whole key.
     pub fn is_whole_key(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// The bytes of the name.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
@@ -288,9 +292,22 @@ impl Seen {
     }
 }
 
+/// As its bytes are, in equality, order and hash: no name is the empty one.
+impl Borrow<[u8]> for Field {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Hash for Field {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
 impl From<Vec<u8>> for Field {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        Self::new(&bytes)
     }
 }
 
@@ -349,7 +366,7 @@ impl fmt::Debug for Field {
         if self.is_whole_key() {
             return f.write_str("whole key");
         }
-        write!(f, "field \"{}\"", self.0.escape_ascii())
+        write!(f, "field \"{}\"", self.as_bytes().escape_ascii())
     }
 }
 
@@ -383,13 +400,13 @@ impl<'de> Deserialize<'de> for Key {
 
 impl Serialize for Field {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(self.as_bytes())
     }
 }
 
 impl<'de> Deserialize<'de> for Field {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(<&serde_bytes::Bytes>::deserialize(deserializer)?.as_ref().into()))
+        Ok(Self::new(<&serde_bytes::Bytes>::deserialize(deserializer)?))
     }
 }
 

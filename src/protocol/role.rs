@@ -97,17 +97,21 @@ impl Role {
         self as usize
     }
 
-    /// What the names of fields in this role begin with, and the next greater name.
-    pub(super) fn range(self) -> (Field, Field) {
-        let first = match self {
+    /// What the names of fields in this role begin with.
+    fn first(self) -> u8 {
+        match self {
             Self::Deadline => DEADLINE,
             Self::Count => COUNT,
             Self::Hash => HASH,
             Self::Set => SET,
             Self::List => LIST,
             Self::Sorted | Self::Other => SORTED,
-        };
-        (Field::new(&[first]), Field::new(&[first + 1]))
+        }
+    }
+
+    /// The bounds of the names of fields in this role: the least, and the next that is none of them.
+    pub(super) fn range(self) -> ([u8; 1], [u8; 1]) {
+        ([self.first()], [self.first() + 1])
     }
 }
 
@@ -118,9 +122,12 @@ fn joined(role: u8, parts: &[&[u8]]) -> Field {
     Field::from(bytes)
 }
 
+/// The name of the field with the deadline.
+pub(super) const DEADLINE_NAME: [u8; 1] = [DEADLINE];
+
 /// The field with the deadline.
 pub(super) fn deadline_field() -> Field {
-    Field::new(&[DEADLINE])
+    Field::new(&DEADLINE_NAME)
 }
 
 /// The field with what an origin added.

@@ -51,7 +51,7 @@ pub(super) struct Fields {
     live: [u32; ROLES],
     /// The names of the cells by their dots, where there are many: who walks through the dots would
     /// otherwise look at all of them for each.
-    by_dot: Option<Box<BTreeMap<Dot, Field>>>,
+    by_dot: Option<BTreeMap<Dot, Field>>,
 }
 
 impl Fields {
@@ -76,7 +76,7 @@ impl Fields {
             Some(by_dot) => drop(by_dot.insert(dot, field)),
             None if self.cells.len() > SCANNED_MAX => {
                 let named = self.cells.iter().map(|(field, cell)| (cell.dot(), field.clone()));
-                self.by_dot = Some(Box::new(named.collect()));
+                self.by_dot = Some(named.collect());
             }
             None => {}
         }
@@ -87,6 +87,17 @@ impl Fields {
         match &self.by_dot {
             Some(by_dot) => self.cells.get_key_value(by_dot.get(&dot)?),
             None => self.cells.iter().find(|(_, cell)| cell.dot() == dot),
+        }
+    }
+
+    /// A cell was put in the place of `old`: one with this dot that shows or does not.
+    fn replaced(&mut self, old: &Cell, dot: Dot, shows: bool, of_role: Role) {
+        let live = &mut self.live[of_role.index()];
+        *live = *live + u32::from(shows) - u32::from(old.shows());
+        if let Some(by_dot) = &mut self.by_dot
+            && let Some(field) = by_dot.remove(&old.dot())
+        {
+            by_dot.insert(dot, field);
         }
     }
 
@@ -131,7 +142,7 @@ impl Entry {
         let mut seen = Seen::default();
         let fields = self.fields.iter().flat_map(|fields| match field.is_whole_key() {
             true => fields.cells.range::<Field, _>(..),
-            false => fields.cells.range(field..=field),
+            false => fields.cells.range::<Field, _>(field..=field),
         });
         for cell in self.whole.iter().chain(fields.map(|(_, cell)| cell)) {
             cell.tell(&mut seen, origin);
@@ -145,59 +156,56 @@ impl Entry {
         &mut self,
         key: &Key,
         field: Field,
-        mut new: Cell,
+        new: Cell,
         books: &mut Books,
     ) -> Merged {
-        // A cell is up against its own earlier version and, with a field, the whole key's.
         let of_role = role_of(key, &field);
-        let whole = self.whole.as_mut();
-        let own = if field.is_whole_key() {
-            whole
-        } else {
-            if let Some(whole) = whole
-                && whole.stamp() > new.floor(of_role)
-            {
-                let concurrent_with = whole.absorb_loser(&new);
-                return Merged::Lost { concurrent_with };
-            }
-            self.fields.as_mut().and_then(|fields| fields.cells.get_mut(&field))
-        };
-        if let Some(old) = own {
-            if old.stamp() == new.stamp() {
-                return Merged::Known;
-            }
-            if old.prevails(&new, of_role, &field) {
-                let concurrent_with = old.absorb_loser(&new);
-                return Merged::Lost {
-                    concurrent_with: concurrent_with.filter(|_| of_role != Role::Set),
-                };
-            }
+        let won = Winner { key, of_role, new, books, lost: Vec::new() };
+        match field.is_whole_key() {
+            true => self.merge_whole(field, won),
+            false => self.merge_field(field, won),
         }
-        let stamp = new.stamp();
-        let mut lost = Vec::new();
-        let mut replace = |field: &Field, old: &Cell| {
-            // A removal that an add outlives took what it had seen: nothing is lost.
-            if !new.has_seen(old) && of_role != Role::Set {
-                let is_deletion = old.content == Content::Tombstone;
-                lost.push(Loser { stamp: old.stamp(), dot: old.dot(), is_deletion });
-            }
-            books.displace(key, field, old);
-            new.absorb(old);
-        };
-        if !field.is_whole_key() {
-            let fields = self.fields.get_or_insert_default();
-            if let Some(old) = fields.remove(&field) {
-                replace(&field, &old);
-            }
-            books.keep(key, &field, &new);
-            fields.insert(field, new);
-            return Merged::Won { lost };
+    }
+
+    /// A cell with a field is up against its own earlier version and the whole key's.
+    fn merge_field(&mut self, field: Field, mut winner: Winner<'_>) -> Merged {
+        let Winner { of_role, ref new, .. } = winner;
+        if let Some(whole) = &mut self.whole
+            && whole.stamp() > new.floor(of_role)
+        {
+            return Merged::Lost { concurrent_with: whole.absorb_loser(new) };
         }
+        let fields = self.fields.get_or_insert_default();
+        let Some(own) = fields.cells.get_mut(&field) else {
+            winner.books.keep(winner.key, &field, new);
+            fields.insert(field, winner.new);
+            return Merged::Won { lost: winner.lost };
+        };
+        if let Some(stays) = own.stays(new, of_role, &field) {
+            return stays;
+        }
+        winner.replaces(&field, own);
+        winner.books.keep(winner.key, &field, &winner.new);
+        let Winner { new, lost, .. } = winner;
+        let (dot, shows) = (new.dot(), new.shows());
+        let old = std::mem::replace(own, new);
+        fields.replaced(&old, dot, shows, Role::of(field.as_bytes()));
+        Merged::Won { lost }
+    }
+
+    /// A whole key is up against its own earlier version; then it covers what is older.
+    fn merge_whole(&mut self, field: Field, mut winner: Winner<'_>) -> Merged {
+        if let Some(own) = &mut self.whole
+            && let Some(stays) = own.stays(&winner.new, winner.of_role, &field)
+        {
+            return stays;
+        }
+        let stamp = winner.new.stamp();
         if let Some(fields) = &mut self.fields {
             fields.remove_where(|field, old| {
-                let covered = old.floor(role_of(key, field)) < stamp;
+                let covered = old.floor(role_of(winner.key, field)) < stamp;
                 if covered {
-                    replace(field, old);
+                    winner.replaces(field, old);
                 }
                 covered
             });
@@ -206,11 +214,11 @@ impl Entry {
             }
         }
         if let Some(old) = &self.whole {
-            replace(&field, old);
+            winner.replaces(&field, old);
         }
-        books.keep(key, &field, &new);
-        self.whole = Some(new);
-        Merged::Won { lost }
+        winner.books.keep(winner.key, &field, &winner.new);
+        self.whole = Some(winner.new);
+        Merged::Won { lost: winner.lost }
     }
 
     /// Whether something stands that this version would lose to.
@@ -314,6 +322,27 @@ impl Entry {
     }
 }
 
+/// A version that takes its place, and what it replaces.
+struct Winner<'a> {
+    key: &'a Key,
+    of_role: Role,
+    new: Cell,
+    books: &'a mut Books,
+    lost: Vec<Loser>,
+}
+
+impl Winner<'_> {
+    fn replaces(&mut self, field: &Field, old: &Cell) {
+        // A removal that an add outlives took what it had seen: nothing is lost.
+        if !self.new.has_seen(old) && self.of_role != Role::Set {
+            let is_deletion = old.content == Content::Tombstone;
+            self.lost.push(Loser { stamp: old.stamp(), dot: old.dot(), is_deletion });
+        }
+        self.books.displace(self.key, field, old);
+        self.new.absorb(old);
+    }
+}
+
 /// The role of a cell; those of the store's owner have none.
 fn role_of(key: &Key, field: &Field) -> Role {
     match field.is_whole_key() || key.is_reserved() {
@@ -352,6 +381,17 @@ impl Cell {
             (Role::Count, Content::Value(value)) => role::count_from(value, self.stamp()),
             _ => self.stamp(),
         }
+    }
+
+    /// What becomes of `new` if this version of the cell stays; `None` if it is to go.
+    fn stays(&mut self, new: &Self, of_role: Role, field: &Field) -> Option<Merged> {
+        if self.stamp() == new.stamp() {
+            return Some(Merged::Known);
+        }
+        self.prevails(new, of_role, field).then(|| {
+            let concurrent_with = self.absorb_loser(new);
+            Merged::Lost { concurrent_with: concurrent_with.filter(|_| of_role != Role::Set) }
+        })
     }
 
     /// Whether this version of a cell stays when `other` comes.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::btree_map::Range;
+use std::ops::Bound;
 
 use twox_hash::XxHash3_64;
 
@@ -89,7 +90,7 @@ impl Entry {
         if fields.live(Role::Deadline) == 0 {
             return None;
         }
-        let value = fields.cells().get(&role::deadline_field())?.content.value()?;
+        let value = fields.cells().get(&role::DEADLINE_NAME[..])?.content.value()?;
         Some(role::deadline(value))
     }
 
@@ -124,14 +125,13 @@ impl Entry {
 
     /// The cells of a role that show, in the order of their names.
     fn live(&self, role: Role) -> impl DoubleEndedIterator<Item = (&Field, &Cell)> {
-        self.range(role.range()).filter(|(_, cell)| cell.shows())
-    }
-
-    fn range(&self, (from, to): (Field, Field)) -> Range<'_, Field, Cell> {
-        match &self.fields {
-            Some(fields) => fields.cells().range(from..to),
+        let (from, to) = role.range();
+        let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let cells = match &self.fields {
+            Some(fields) => fields.cells().range::<[u8], _>(bounds),
             None => Range::default(),
-        }
+        };
+        cells.filter(|(_, cell)| cell.shows())
     }
 }
 
