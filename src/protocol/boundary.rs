@@ -173,6 +173,13 @@ pub struct Send {
     bytes: usize,
 }
 
+impl Send {
+    /// About how many bytes of writes it has.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// What is to be done, in this order. What has gathered in the shard meanwhile is added by
 /// `Shard::finish`, right before.
 #[derive(Debug, Default)]

@@ -363,6 +363,17 @@ impl Append {
         self.settle();
     }
 
+    /// Takes the records out if they are more than so many bytes and belong together: to be handed on
+    /// without copying them.
+    pub fn take_large(&mut self, bytes_min: usize) -> Option<Vec<u8>> {
+        let is_one = self.settled.last().is_none_or(|end| *end == self.records.len());
+        let is_one = is_one && self.settled.len() <= 1;
+        (is_one && self.records.len() > bytes_min).then(|| {
+            self.settled.clear();
+            std::mem::take(&mut self.records)
+        })
+    }
+
     /// The records in pieces, each durable together or not at all: what belongs together is in one.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.settled.iter().copied().chain([self.records.len()]);

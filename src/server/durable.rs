@@ -62,6 +62,9 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 /// The bytes of cells that are copied out of the shard at a time: under a millisecond.
 const SLICE_BYTES: usize = 256 * 1024;
 
+/// Records of an output that are longer than this are handed to the journal instead of copied there.
+const LARGE_RECORDS_BYTES: usize = 1 << 20;
+
 /// About what a cell takes on disk beside its key and value.
 const CELL_BYTES_EXTRA: u64 = 24;
 
@@ -265,7 +268,9 @@ impl Durable {
             let mut tells = self.tells.lock();
             let waited_for = self.durability == Durability::Always && append.awaited;
             let at_once = waited_for || append.urgent;
-            if !append.records.is_empty() {
+            if let Some(records) = append.take_large(LARGE_RECORDS_BYTES) {
+                tells.last = self.journal.append_owned(records, at_once);
+            } else if !append.records.is_empty() {
                 tells.last = self.journal.append_all(append.pieces(), at_once);
             } else if at_once {
                 self.journal.sync_now();

@@ -13,6 +13,7 @@
 //! - `detect`: who answers.
 //! - `durable`: what it keeps on disk, and what waits for that.
 //! - `tell`: what it prints of what happens.
+//! - `aside`: what is large is encoded and decoded where nobody waits for it.
 //! - `ask`: questions to peers: who covers this write, does everybody agree.
 //! - `publish`: what clients tell each other, at this node and at peers.
 //! - `status`: what it says about itself.
@@ -22,6 +23,7 @@
 //! - `twin`: giving way to a node with the same identity.
 //! - `backup`: all that it holds as one stream, and back.
 
+mod aside;
 mod ask;
 mod backup;
 mod config;

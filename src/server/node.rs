@@ -13,6 +13,7 @@ use event_listener::Event as Signal;
 use futures_lite::future;
 use parking_lot::Mutex;
 
+use super::aside::Aside;
 use super::ask::Asked;
 use super::config::NodeConfig;
 use super::detect::Detector;
@@ -122,6 +123,9 @@ pub(super) struct Inner {
     pub(super) sent: Sent,
     damaged: Damaged,
     pub(super) fill_words: FillWords,
+    pub(super) aside: Aside,
+    /// The node itself, for work that goes on elsewhere.
+    pub(super) this: OnceLock<Weak<Inner>>,
 }
 
 /// The shard and the output that its inputs share.
@@ -188,8 +192,11 @@ impl Node {
             sent: Sent::default(),
             damaged: Damaged::default(),
             fill_words: FillWords::default(),
+            aside: Aside::default(),
+            this: OnceLock::new(),
             config,
         });
+        inner.this.set(Arc::downgrade(&inner)).expect("set once");
         if let Some(durable) = &inner.durable {
             durable.attach(Arc::downgrade(&inner));
             // The node is dropped when its last handle is, whatever this task waits for.
@@ -331,7 +338,7 @@ impl Inner {
         self.posture.store(shard.posture() as u8, Ordering::Release);
         let durable = self.durable.as_ref();
         let waits = durable.and_then(|durable| durable.append(&mut output.append));
-        output.send.drain(..).for_each(|send| self.send_one(send));
+        output.send.drain(..).for_each(|send| self.send_aside(send));
         for (token, reply) in output.reply.drain(..) {
             self.asked.answer(token, reply);
         }
@@ -411,27 +418,30 @@ impl Inner {
             NetEvent::Frame { peer, lane: Link::Datagram, bytes } => {
                 self.reset_timer(self.detector.datagram(net, self.now(), peer, &bytes));
             }
-            NetEvent::Frame { peer, bytes, .. } => match codec::decode(&bytes) {
-                Ok(Envelope { message: Message::Members { members }, .. }) => {
-                    self.meet(net, &members)
+            NetEvent::Frame { peer, lane, bytes } => self.hear_aside(net, peer, lane, bytes),
+        }
+    }
+
+    /// Takes in what a peer says.
+    pub(super) fn hear(&self, net: &Net, peer: NodeId, bytes: &[u8]) {
+        match codec::decode(bytes) {
+            Ok(Envelope { message: Message::Members { members }, .. }) => self.meet(net, &members),
+            Ok(Envelope { message: Message::Publish { messages }, .. }) => {
+                self.heard_published(&messages);
+            }
+            // What brings writes waits for the disk; rounds make good for it.
+            Ok(envelope) if envelope.message.brings_writes() && self.is_crowded() => {
+                self.sent.count_dropped();
+            }
+            Ok(envelope) => {
+                self.handle(Input::Message(peer, envelope));
+                self.heard.notify(usize::MAX);
+            }
+            Err(error) => {
+                if let Some(count) = self.damaged.count(self.now()) {
+                    log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");
                 }
-                Ok(Envelope { message: Message::Publish { messages }, .. }) => {
-                    self.heard_published(&messages);
-                }
-                // What brings writes waits for the disk; rounds make good for it.
-                Ok(envelope) if envelope.message.brings_writes() && self.is_crowded() => {
-                    self.sent.count_dropped();
-                }
-                Ok(envelope) => {
-                    self.handle(Input::Message(peer, envelope));
-                    self.heard.notify(usize::MAX);
-                }
-                Err(error) => {
-                    if let Some(count) = self.damaged.count(self.now()) {
-                        log::warn!("dropped a frame of {peer:?}, {count} so far in all: {error}");
-                    }
-                }
-            },
+            }
         }
     }
 

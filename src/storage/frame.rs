@@ -114,6 +114,18 @@ pub(super) fn push(buffer: &mut Vec<u8>, kind: Kind, payload: &[u8], payload_crc
     buffer.extend_from_slice(payload);
 }
 
+/// Makes a frame of a payload where it is, as [`push`] makes it of a copy.
+///
+/// # Panics
+/// As [`push`].
+pub(super) fn enclose(mut payload: Vec<u8>, kind: Kind, payload_crc: u32) -> Vec<u8> {
+    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a record of {} bytes", payload.len());
+    let mut header = [0; FRAME_HEADER_BYTES];
+    header[..12].copy_from_slice(&first_of(kind, payload.len() as u32, payload_crc, 0));
+    payload.splice(0..0, header);
+    payload
+}
+
 /// The length, header included, of the frame that [`push`] left at the start of a buffer.
 pub(super) fn pushed_bytes(buffer: &[u8]) -> usize {
     let word = buffer.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));

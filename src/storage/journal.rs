@@ -24,6 +24,7 @@
 //! as durable before a snapshot has covered them; then all do, those discarded included, since the
 //! state that was written shows them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -285,17 +286,31 @@ impl Journal {
     /// # Panics
     /// If the record is longer than [`PAYLOAD_BYTES_MAX`].
     pub fn append(&self, record: &[u8]) -> Position {
-        self.append_one(record, false)
+        self.append_one(Cow::Borrowed(record), false)
     }
 
-    fn append_one(&self, record: &[u8], sync_now: bool) -> Position {
-        assert!(record.len() <= PAYLOAD_BYTES_MAX, "a record of {} bytes", record.len());
-        let crc = crc32c(record);
-        let own = (record.len() > SHARED_RECORD_BYTES_MAX).then(|| {
-            let mut chunk = Vec::new();
-            frame::push(&mut chunk, Kind::Data, record, crc);
-            chunk
-        });
+    /// As [`append`](Self::append), for a long record that need not be copied. With `sync_now`, it is
+    /// made durable as soon as the disk has finished the sync before.
+    ///
+    /// # Panics
+    /// If the record is longer than [`PAYLOAD_BYTES_MAX`].
+    pub fn append_owned(&self, record: Vec<u8>, sync_now: bool) -> Position {
+        self.append_one(Cow::Owned(record), sync_now)
+    }
+
+    fn append_one(&self, record: Cow<'_, [u8]>, sync_now: bool) -> Position {
+        let bytes = record.len();
+        assert!(bytes <= PAYLOAD_BYTES_MAX, "a record of {bytes} bytes");
+        let crc = crc32c(&record);
+        let (shared, own) = match record {
+            Cow::Owned(record) => (&[][..], Some(frame::enclose(record, Kind::Data, crc))),
+            Cow::Borrowed(record) if bytes > SHARED_RECORD_BYTES_MAX => {
+                let mut chunk = Vec::new();
+                frame::push(&mut chunk, Kind::Data, record, crc);
+                (record, Some(chunk))
+            }
+            Cow::Borrowed(record) => (record, None),
+        };
         let mut queue = self.shared.queue.lock();
         queue.appended += 1;
         let position = Position(queue.appended);
@@ -303,10 +318,10 @@ impl Journal {
             self.shared.counters.discard(1);
             return position;
         }
-        queue.bytes += FRAME_HEADER_BYTES + record.len();
+        queue.bytes += FRAME_HEADER_BYTES + bytes;
         match own {
             Some(chunk) => queue.chunks.push(chunk),
-            None => frame::push(queue.shared_chunk(), Kind::Data, record, crc),
+            None => frame::push(queue.shared_chunk(), Kind::Data, shared, crc),
         }
         queue.sync_now |= sync_now;
         let wake = match queue.waiting {
@@ -336,7 +351,7 @@ impl Journal {
         let mut position = Position::default();
         let mut records = records.peekable();
         while let Some(record) = records.next() {
-            position = self.append_one(record, sync_now && records.peek().is_none());
+            position = self.append_one(Cow::Borrowed(record), sync_now && records.peek().is_none());
         }
         position
     }
