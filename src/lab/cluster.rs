@@ -117,8 +117,14 @@ pub async fn measure(
     let began = nodes.first().map(Node::now).unwrap_or_default();
     *notes.start.lock() = began;
     let instant = Instant::now();
-    for node in &nodes {
+    // In the profile's numbers, the primary is node 0 as the load begins.
+    let mut parts: Vec<usize> = (0..nodes.len()).collect();
+    let is_primary = |node: &Node| node.enter().shard().strong_status().primary == Some(node.id());
+    parts.swap(0, nodes.iter().position(is_primary).unwrap_or(0));
+    place(&nodes, &parts);
+    for (node, part) in nodes.iter().zip(&parts) {
         if let Some(emulation) = &node.config().emulation {
+            emulation.renumber(*part);
             emulation.begin(instant);
         }
     }
@@ -178,15 +184,20 @@ async fn start(
     Ok(nodes)
 }
 
-/// Tells every node which node is where, and waits until each is linked with all others.
-async fn link(nodes: &[Node]) -> Result<(), MeasureError> {
+/// Tells every node's emulation where the others are that play these numbers of the profile.
+fn place(nodes: &[Node], parts: &[usize]) {
     for (at, node) in nodes.iter().enumerate() {
         for (number, peer) in nodes.iter().enumerate().filter(|(number, _)| *number != at) {
             if let Some(emulation) = &node.config().emulation {
-                emulation.place(peer.address(), number);
+                emulation.place(peer.address(), parts[number]);
             }
         }
     }
+}
+
+/// Tells every node which node is where, and waits until each is linked with all others.
+async fn link(nodes: &[Node]) -> Result<(), MeasureError> {
+    place(nodes, &(0..nodes.len()).collect::<Vec<_>>());
     for (at, node) in nodes.iter().enumerate() {
         nodes[..at].iter().for_each(|peer| node.dial(peer.address()));
     }

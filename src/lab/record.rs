@@ -70,6 +70,10 @@ pub struct NodeEnd {
     pub fingerprint: Fingerprint,
 }
 
+/// A write that is acknowledged later than this after its issue was not available to its client: longer
+/// than people or other programs like to wait.
+pub const AVAILABLE_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a run showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -77,6 +81,11 @@ pub struct Measured {
     pub writes: usize,
     /// Writes acknowledged.
     pub acked: usize,
+    /// Writes acknowledged within [`AVAILABLE_WITHIN`].
+    pub in_time: usize,
+    /// The longest time, from the first issue to the last acknowledgement, without any
+    /// acknowledgement.
+    pub gap: Duration,
     /// Acknowledged writes that became visible at every live node, and still are.
     pub converged: usize,
     /// Acknowledged writes that no live node holds.
@@ -176,7 +185,8 @@ impl Recorder {
 
 /// Sorts every write into its class and collects the times.
 fn judge(traces: &[Trace], visible_everywhere: &[Option<Duration>], ends: &[&NodeEnd]) -> Measured {
-    let mut measured = Measured { diverged: diverged(ends), ..Measured::default() };
+    let mut measured =
+        Measured { diverged: diverged(ends), gap: longest_gap(traces), ..Measured::default() };
     let (mut acks, mut from_ack, mut from_issue, mut lags) = (vec![], vec![], vec![], vec![]);
     for (trace, visible) in traces.iter().zip(visible_everywhere) {
         let Some(issued) = trace.issued else { continue };
@@ -184,7 +194,9 @@ fn judge(traces: &[Trace], visible_everywhere: &[Option<Duration>], ends: &[&Nod
         lags.push(issued.saturating_sub(trace.planned.at));
         let Some((acked, stamp)) = trace.acked else { continue };
         measured.acked += 1;
-        acks.push(acked.saturating_sub(issued));
+        let took = acked.saturating_sub(issued);
+        measured.in_time += usize::from(took <= AVAILABLE_WITHIN);
+        acks.push(took);
         let holds = |end: &&&NodeEnd| {
             end.stamps.get(trace.planned.key).copied().flatten().is_some_and(|held| held >= stamp)
         };
@@ -205,6 +217,14 @@ fn judge(traces: &[Trace], visible_everywhere: &[Option<Duration>], ends: &[&Nod
     measured.converge_from_issue = Samples::new(from_issue, censored);
     measured.issue_lag = Samples::new(lags, 0);
     measured
+}
+
+/// The longest time without any acknowledgement, from the first issue on.
+fn longest_gap(traces: &[Trace]) -> Duration {
+    let mut instants: Vec<_> = traces.iter().filter_map(|it| Some(it.acked?.0)).collect();
+    instants.extend(traces.iter().filter_map(|trace| trace.issued).min());
+    instants.sort_unstable();
+    instants.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 /// How many nodes differ from the most common state among the nodes that hold the same writes.
@@ -329,6 +349,22 @@ mod tests {
         assert_eq!((measured.converged, measured.unfinished, measured.lost), (0, 1, 1));
         assert_eq!(measured.ack, Samples::new(vec![ms(1), ms(1)], 1));
         assert_eq!(measured.converge, Samples::new(vec![], 2));
+    }
+
+    /// Issued at 0, 100, 200 and 300 ms: acknowledged at 10 ms, never, at 1,200 ms (exactly in time) and
+    /// at 1,301 ms (one too late): two of four in time, and 1,190 ms without an acknowledgement.
+    #[test]
+    fn what_is_late_was_not_available() {
+        let recorder = Recorder::new(1, &plan(&[0, 1, 2, 3]));
+        for (write, acked) in [Some(10), None, Some(1_200), Some(1_301)].into_iter().enumerate() {
+            recorder.issued(write, ms(100 * write as u64));
+            if let Some(acked) = acked {
+                recorder.acked(write, stamp(1), ms(acked));
+            }
+        }
+        let measured = recorder.finish(&[None]);
+        assert_eq!((measured.writes, measured.acked, measured.in_time), (4, 3, 2));
+        assert_eq!(measured.gap, ms(1_190));
     }
 
     /// A node that is not alive is waited for by nobody.

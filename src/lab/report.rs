@@ -30,6 +30,11 @@ pub const DEFINITIONS: &[(&str, &str)] = &[
     ),
     ("ack", "from the issue of a write to its acknowledgement"),
     (
+        "available, gap",
+        "the share of the writes that were acknowledged within a second of their issue, in per \
+         cent, and the longest time, from the first issue on, in which none was acknowledged",
+    ),
+    (
         "percentiles",
         "by nearest rank over all writes of a run; an unfinished write counts as slower than \
          every finished one, and - means that the rank falls on one: not reached",
@@ -192,7 +197,7 @@ impl Report {
         let mut names = vec!["profile", "nodes", "strategy"];
         names.extend(modes.then_some("mode"));
         names.extend(["verdict", "to all p50", "p90", "p99", "max", "ack p50", "ack p99"]);
-        names.extend(["msgs/write", "bytes/write", "conflicts"]);
+        names.extend(["available", "gap", "msgs/write", "bytes/write", "conflicts"]);
         names.extend(if several { &["p50 of runs", "p99 of runs"][..] } else { &[] });
         names.extend(if theory { &["theory p50", "p99"][..] } else { &[] });
         let mut table = plain_table(terminal, &names, if modes { 5 } else { 4 });
@@ -207,6 +212,7 @@ impl Report {
             row.push(found.verdict.word().to_owned());
             row.extend([to_all.p50, to_all.p90, to_all.p99, to_all.max].map(median));
             row.extend([found.ack_ms.p50, found.ack_ms.p99].map(median));
+            row.extend([found.available_percent, found.gap_ms].map(median));
             row.extend([found.messages_per_write, found.bytes_per_write].map(median));
             row.push(found.conflicts.to_string());
             if several {
@@ -457,6 +463,7 @@ fn csv_names() -> Vec<String> {
     names.push("value_bytes".to_owned());
     names.extend(nested("converge_from_issue_ms"));
     names.extend(nested("issue_lag_ms"));
+    names.extend(["available_percent", "gap_ms"].map(str::to_owned));
     names
 }
 
@@ -489,6 +496,7 @@ fn csv_values(run: &RunResult) -> Vec<String> {
     values.push(run.value_bytes.to_string());
     values.extend(nested(&run.converge_from_issue_ms));
     values.extend(nested(&run.issue_lag_ms));
+    values.extend([run.available_percent, run.gap_ms].map(|number| number.to_string()));
     values
 }
 
@@ -521,7 +529,7 @@ mod tests {
         let rows: Vec<Vec<&str>> =
             text.lines().take(2).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(&rows[0][..4], ["profile", "nodes", "strategy", "verdict"]);
-        let wanted = "lan 3 eager+push-pull ok 200 360 396 400 0.020 0.020 4.00 300 3 \
+        let wanted = "lan 3 eager+push-pull ok 200 360 396 400 0.020 0.020 75.0 7.00 4.00 300 3 \
                       100..300 198..594";
         assert_eq!(rows[1].join(" "), wanted);
         let unbroken = text.replace("\n    ", " ").replace('\n', " ");

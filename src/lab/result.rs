@@ -108,6 +108,13 @@ pub struct RunResult {
     /// The rounds that theory expects, where rounds alone carry the writes.
     #[serde(default)]
     pub rounds_expected: Option<RoundsExpected>,
+    /// Of the writes that were issued those acknowledged within
+    /// [`AVAILABLE_WITHIN`](super::record::AVAILABLE_WITHIN), in per cent.
+    #[serde(default)]
+    pub available_percent: f64,
+    /// The longest time without any acknowledgement, from the first issue on.
+    #[serde(default)]
+    pub gap_ms: f64,
 }
 
 /// What a run cost, beside what its record shows.
@@ -163,6 +170,12 @@ pub struct Summarised {
     pub messages_per_write: Spread,
     /// Bytes sent by all nodes, per write.
     pub bytes_per_write: Spread,
+    /// Of the writes those acknowledged within a second, in per cent.
+    #[serde(default)]
+    pub available_percent: Spread,
+    /// The longest time without any acknowledgement.
+    #[serde(default)]
+    pub gap_ms: Spread,
     /// The slowest run's 99th percentile of how late writes were issued.
     pub issue_lag_p99_ms: Option<f64>,
     /// What theory expects, in milliseconds, where rounds alone carry the writes.
@@ -257,6 +270,10 @@ impl RunResult {
             rounds_expected: (!eager && configuration.consistency == Consistency::Eventual).then(
                 || super::theory::rounds_expected(strategy, configuration.nodes, config.seed),
             ),
+            available_percent: rounded(
+                100.0 * measured.in_time as f64 / measured.writes.max(1) as f64,
+            ),
+            gap_ms: super::statistics::milliseconds(measured.gap),
         }
     }
 
@@ -307,6 +324,8 @@ impl Summarised {
             converge_from_issue_ms: Percentiles::of(runs, |run| run.converge_from_issue_ms),
             messages_per_write: spread(|run| run.messages_per_write),
             bytes_per_write: spread(|run| run.bytes_per_write),
+            available_percent: spread(|run| run.available_percent),
+            gap_ms: spread(|run| run.gap_ms),
             issue_lag_p99_ms: Spread::of(&lags).max,
             theory_ms: first.rounds_expected.map(|rounds| rounds.times(first.interval_ms)),
         }
@@ -372,6 +391,8 @@ pub(crate) mod tests {
         let measured = Measured {
             writes: 200,
             acked: 200,
+            in_time: 150,
+            gap: Duration::from_millis(7),
             converged: 200,
             converge: Samples::new(times, 0),
             ack: Samples::new(vec![Duration::from_micros(20); 200], 0),

@@ -68,13 +68,14 @@ pub struct EmulationCount {
 
 struct Shared {
     profile: Profile,
-    me: usize,
     state: Mutex<State>,
 }
 
 struct State {
     /// The zero of the profile's timetable.
     start: Instant,
+    /// Which number of the profile this node has.
+    me: usize,
     rng: fastrand::Rng,
     places: HashMap<SocketAddr, usize>,
     links: HashMap<SocketAddr, LinkState>,
@@ -105,6 +106,7 @@ impl Emulation {
     pub fn new(profile: Profile, me: usize, seed: u64) -> Self {
         let state = State {
             start: Instant::now(),
+            me,
             rng: fastrand::Rng::with_seed(seed),
             places: HashMap::new(),
             links: HashMap::new(),
@@ -115,7 +117,7 @@ impl Emulation {
             deliverer: None,
             count: EmulationCount::default(),
         };
-        Self(Arc::new(Shared { profile, me, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { profile, state: Mutex::new(state) }))
     }
 
     /// The profile being emulated.
@@ -131,6 +133,13 @@ impl Emulation {
             state.places.insert(address, node);
             state.links.remove(&address);
         }
+    }
+
+    /// This node has another number of the profile from now on; tell where the others are as well.
+    pub fn renumber(&self, me: usize) {
+        let mut state = self.0.state.lock();
+        state.me = me;
+        state.links.clear();
     }
 
     /// Sets the zero of the profile's timetable, by which its partitions begin and end.
@@ -238,7 +247,7 @@ impl State {
             let place = self.places.get(&address).copied();
             self.links.entry(address).or_insert_with(|| {
                 LinkState::new(match place {
-                    Some(node) => shared.profile.link(shared.me, node),
+                    Some(node) => shared.profile.link(self.me, node),
                     None => shared.profile.default_link(),
                 })
             })
@@ -326,7 +335,7 @@ impl Ord for Held {
 
 impl fmt::Debug for Emulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Emulation({} around node {})", self.0.profile.name(), self.0.me)
+        write!(f, "Emulation({} around node {})", self.0.profile.name(), self.0.state.lock().me)
     }
 }
 

@@ -46,8 +46,8 @@ impl World {
     /// Follows the cuts of a link's description, from one change to the next.
     pub(super) fn follow_description(&mut self, one: usize, other: usize) {
         self.link_changed(one, other);
-        let wires = self.network.wires();
-        let (there, back) = (wires.link(one, other), wires.link(other, one));
+        let there = self.network.described(one, other);
+        let back = self.network.described(other, one);
         let now = self.network.described_time(self.now);
         let cuts = there.cuts.iter().chain(&back.cuts);
         let next = cuts.filter_map(|cut| {

@@ -78,6 +78,8 @@ pub(super) struct Network {
     delivery: Delivery,
     /// When the times in the wires' description begin.
     begin: Time,
+    /// Which node is number 0 there, and the other way round.
+    first: usize,
     links: Vec<Option<LinkState>>,
     cut: Vec<bool>,
     pairs: Vec<Pair>,
@@ -95,6 +97,7 @@ impl Network {
             wires: plan.wires.clone(),
             delivery: plan.delivery,
             begin: Time::START + plan.warm_up,
+            first: 0,
             links: vec![None; links],
             cut: vec![false; links],
             pairs: vec![Pair::default(); links],
@@ -164,14 +167,24 @@ impl Network {
         self.links.fill(None);
     }
 
-    /// What the links do at present.
-    pub(super) fn wires(&self) -> &Wires {
-        &self.wires
+    /// The links are as described from now on, cuts included; `first` is node 0 of the description.
+    pub(super) fn begin(&mut self, first: usize) {
+        self.first = first;
+        self.links.fill(None);
     }
 
-    /// The links are as described from now on, cuts included.
-    pub(super) fn begin(&mut self) {
-        self.links.fill(None);
+    /// What the direction from one node to another is described to do.
+    pub(super) fn described(&self, from: usize, to: usize) -> Arc<Link> {
+        self.wires.link(self.part(from), self.part(to))
+    }
+
+    /// Which node of the description a node is.
+    fn part(&self, node: usize) -> usize {
+        match node {
+            0 => self.first,
+            node if node == self.first => 0,
+            node => node,
+        }
     }
 
     /// The time in the terms of the wires' description.
@@ -220,20 +233,21 @@ impl Network {
     pub(super) fn round_trip(&self, one: usize, other: usize) -> Duration {
         match &self.wires {
             Wires::Uniform(link) => link.latency * 2,
-            wires => wires.link(one, other).latency + wires.link(other, one).latency,
+            _ => self.described(one, other).latency + self.described(other, one).latency,
         }
     }
 
     fn link(&mut self, now: Time, from: usize, to: usize) -> &mut LinkState {
         let index = self.index(from, to);
-        let (wires, begun) = (&self.wires, now >= self.begin);
-        self.links[index].get_or_insert_with(|| {
-            let link = wires.link(from, to);
-            LinkState::new(match begun || link.cuts.is_empty() {
+        if self.links[index].is_none() {
+            let link = self.described(from, to);
+            let link = match now >= self.begin || link.cuts.is_empty() {
                 true => link,
                 false => Arc::new(Link { cuts: Vec::new(), ..(*link).clone() }),
-            })
-        })
+            };
+            self.links[index] = Some(LinkState::new(link));
+        }
+        self.links[index].as_mut().expect("made just now")
     }
 
     /// Gives a message to its link.

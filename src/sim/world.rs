@@ -428,7 +428,13 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.network.begin();
+        let is_primary = |node: &usize| {
+            let status = self.shard(*node).map(Shard::strong_status);
+            status.and_then(|status| status.primary) == Some(id_of(*node))
+        };
+        // In the description's numbers, the primary is node 0 as the load begins.
+        let first = (0..self.nodes.len()).find(is_primary).unwrap_or(0);
+        self.network.begin(first);
         self.tally = Tally::default();
         if self.plan.wires.have_cuts() {
             for one in 0..self.nodes.len() {

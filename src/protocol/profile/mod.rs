@@ -49,13 +49,14 @@ mod link;
 pub use link::{Cut, DropReason, Fate, Link, LinkState, QUEUE_WAIT_DEFAULT};
 
 /// The profiles compiled into the program, so that `--profile lan` works anywhere.
-const BUILTIN: [(&str, &str); 7] = [
+const BUILTIN: [(&str, &str); 8] = [
     ("loopback", include_str!("../../../netconfig/loopback.toml")),
     ("lan", include_str!("../../../netconfig/lan.toml")),
     ("wifi", include_str!("../../../netconfig/wifi.toml")),
     ("wan", include_str!("../../../netconfig/wan.toml")),
     ("lossy", include_str!("../../../netconfig/lossy.toml")),
     ("split", include_str!("../../../netconfig/split.toml")),
+    ("primary", include_str!("../../../netconfig/primary.toml")),
     ("glomers", include_str!("../../../netconfig/glomers.toml")),
 ];
 
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn an_unknown_profile_names_those_there_are() {
         let text = Profile::builtin("mars").unwrap_err().to_string();
-        for word in ["mars", "loopback, lan, wifi, wan, lossy, split, glomers", ".toml"] {
+        for word in ["mars", "loopback, lan, wifi, wan, lossy, split, primary, glomers", ".toml"] {
             assert!(text.contains(word), "{text}");
         }
     }
