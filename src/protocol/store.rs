@@ -40,8 +40,8 @@ use super::stamp::{Dot, Stamp};
 use super::time::WallTime;
 use entry::Cell;
 pub(super) use entry::Entry;
-pub use shown::Kind;
 pub(super) use shown::Shown;
+pub use shown::{Kind, Text};
 
 /// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
 const CELL_BYTES_EXTRA: usize = 200;
@@ -125,16 +125,25 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Hands the string at `key` to `read`, or `None` if there is none; `now` judges deadlines.
+    /// Hands the string at `key` to `read`; `now` judges deadlines.
     ///
     /// `read` runs while part of the map is locked: it copies the bytes and returns, and must not
-    /// come back to the store.
+    /// come back to the store. Who asks twice may be answered from before and after a write.
+    #[inline]
+    pub fn text<T>(&self, key: &[u8], now: WallTime, read: impl FnOnce(Text<'_>) -> T) -> T {
+        match self.map.get(key) {
+            Some(entry) => entry.text(now, read),
+            None => read(Text::Nothing),
+        }
+    }
+
+    /// As [`Reader::text`], for whom another kind is as good as nothing.
     #[inline]
     pub fn string<T>(&self, key: &[u8], now: WallTime, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
-        match self.map.get(key) {
-            Some(entry) => entry.string(now, read),
-            None => read(None),
-        }
+        self.text(key, now, |text| match text {
+            Text::Is(text) => read(Some(text)),
+            Text::Nothing | Text::Another => read(None),
+        })
     }
 
     /// Whether `key` shows anything.

@@ -16,6 +16,7 @@ use crate::protocol::glob;
 use crate::protocol::message::Published;
 use crate::protocol::operation::{Answer, Mode, Refused};
 use crate::protocol::stamp::{Dot, Stamp};
+use crate::protocol::store::Text;
 use crate::protocol::time::WallTime;
 use crate::server::{Entered, Node, Position};
 
@@ -183,20 +184,12 @@ pub(super) fn outcome(
 #[inline]
 pub(super) fn get(batch: &Batch<'_>, arguments: Arguments<'_>, replies: &mut Replies) {
     let key = arguments.at(1);
-    let found = batch.node.reader().string(key, batch.now, |value| match value {
-        Some(value) => {
-            replies.bulk(value);
-            true
-        }
-        None => false,
+    // At one instant: between two questions a peer's write may come.
+    batch.node.reader().text(key, batch.now, |text| match text {
+        Text::Is(value) => replies.bulk(value),
+        Text::Nothing => replies.null(),
+        Text::Another => replies.error(Refused::WrongKind.to_string()),
     });
-    match found {
-        true => {}
-        false if batch.node.reader().contains(key, batch.now) => {
-            replies.error(Refused::WrongKind.to_string());
-        }
-        false => replies.null(),
-    }
 }
 
 /// `MGET key [key ...]`; what is no string reads as nothing.

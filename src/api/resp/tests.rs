@@ -653,3 +653,33 @@ fn writes_are_bounded() {
     client.hears(&refused, "two values");
     client.says("EXISTS a b", ":0\r\n");
 }
+
+/// What a key shows is looked at once: while others set and delete it, a GET finds a string or nothing.
+#[test]
+fn a_get_never_sees_half_of_a_write() {
+    const WRITES: usize = 40_000;
+    let node = node(Vec::new());
+    let door = open_at(&node, Settings::default());
+    let writer = std::thread::spawn(move || {
+        for _ in 0..WRITES {
+            node.set("key", "v");
+            node.delete("key");
+        }
+    });
+    let mut client = Client::to(&door);
+    while !writer.is_finished() {
+        client.send("GET key\r\n".repeat(100));
+        let mut lines = 0;
+        while lines < 100 {
+            let mut head = [0; 5];
+            client.0.read_exact(&mut head).unwrap();
+            match &head {
+                b"$-1\r\n" => {}
+                b"$1\r\nv" => client.0.read_exact(&mut head[..2]).unwrap(),
+                other => panic!("{:?}", other.escape_ascii().to_string()),
+            }
+            lines += 1;
+        }
+    }
+    writer.join().unwrap();
+}

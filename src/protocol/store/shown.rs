@@ -63,6 +63,17 @@ impl Kind {
     }
 }
 
+/// What a key shows to whoever wants a string, all of it at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// Nothing.
+    Nothing,
+    /// A string.
+    Is(&'a [u8]),
+    /// A value of another kind.
+    Another,
+}
+
 /// One key as a command sees it at its moment.
 #[derive(Clone, Copy)]
 pub(in crate::protocol) struct Shown<'a> {
@@ -73,14 +84,16 @@ pub(in crate::protocol) struct Shown<'a> {
 impl Entry {
     /// Hands the string to `read`.
     #[inline]
-    pub(super) fn string<T>(&self, now: WallTime, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
+    pub(super) fn text<T>(&self, now: WallTime, read: impl FnOnce(Text<'_>) -> T) -> T {
         if self.fields.is_none() {
-            return read(self.whole.as_ref().and_then(|cell| cell.content.value()));
+            let whole = self.whole.as_ref().and_then(|cell| cell.content.value());
+            return read(whole.map_or(Text::Nothing, Text::Is));
         }
         let shown = Shown::of(Some(self), now);
-        match shown.text() {
-            Some(text) if shown.kind == Some(Kind::Text) => read(Some(&text)),
-            _ => read(None),
+        match (shown.kind, shown.text()) {
+            (Some(Kind::Text), Some(text)) => read(Text::Is(&text)),
+            (None | Some(Kind::Text), _) => read(Text::Nothing),
+            (Some(_), _) => read(Text::Another),
         }
     }
 
