@@ -131,7 +131,7 @@ fn values_come_and_go() {
         .says("MSET a 1 b", "-ERR wrong number of arguments for 'mset' command\r\n")
         .says("MEMORY USAGE nokey", "$-1\r\n")
         .says("MEMORY USAGE b SAMPLES x", "-ERR value is not an integer or out of range\r\n")
-        .says("MEMORY USAGE b SAMPLES 0", ":202\r\n");
+        .says("MEMORY USAGE b SAMPLES 0", ":218\r\n");
 }
 
 /// Story: options of SET are read as Redis reads them, and those that cannot be served say why.
