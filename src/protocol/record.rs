@@ -1,7 +1,7 @@
 //! Records: what a shard needs to rise again, as bytes.
 //!
-//! A shard writes records into its output (`Output::append`); whoever runs it makes them durable, in
-//! order, the records of one output together or not at all. [`super::recovery`] makes a shard of them
+//! A shard writes records into its output (`Output::append`); whoever runs it makes them durable, piece
+//! by piece and in order, each piece as a whole or not at all. [`super::recovery`] makes a shard of them
 //! again, and the same records, written by `Shard::export`, are a snapshot or a backup.
 //!
 //! - Of a cell that took its place the whole cell is recorded. One that lost on arrival is recorded
@@ -11,6 +11,8 @@
 //! - Applying records again changes nothing, so a snapshot may be streamed while writes go on, and
 //!   the journal since its beginning be replayed over it.
 //! - A cell that follows another of the same origin in one output tells its numbers by their distance.
+//! - What belongs together is durable together or not at all: it is a *unit*. A long one is in several
+//!   pieces, each behind the other with nothing between them, and counts when its last one is there.
 //!
 //! On disk a record is its length (32 bits, little endian), one byte for its kind, and its body in
 //! MessagePack. Framing, checksums and files are the affair of the room that stores them.
@@ -36,6 +38,11 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 
 /// How far apart the ends are that are noted: a piece is hardly longer than this, or than one write.
 const SETTLED_BYTES_MIN: usize = 1 << 20;
+
+/// How long what belongs together may become until it goes on in another piece: with the longest cell
+/// behind it that is far below what one piece may have.
+const UNIT_PIECE_BYTES: usize = 4 << 20;
+
 /// The most ranges in one record of a vector: some hundred kilobytes, and far below what is taken
 /// when it is read. A vector may have more than one record, or one message, could carry.
 const RECORD_RANGES_MAX: usize = 64 << 10;
@@ -43,10 +50,15 @@ const RECORD_RANGES_MAX: usize = 64 << 10;
 /// The bytes before the body of a record.
 const HEAD_BYTES: usize = 5;
 
+/// The kinds of the records without a body that hold a unit together.
+const UNIT_BEGINS: u8 = 19;
+const UNIT_GOES_ON: u8 = 20;
+const UNIT_ENDS: u8 = 21;
+
 /// What is to be made durable. Where answers wait for that, those of the same output do.
 #[derive(Debug, Default, Clone)]
 pub struct Append {
-    /// Records, one behind the other: durable together or not at all.
+    /// Records, one behind the other, in [pieces](Self::pieces).
     pub records: Vec<u8>,
     /// Whether a client's write is among the records, whose answer may have to wait for them.
     pub awaited: bool,
@@ -62,6 +74,8 @@ pub struct Append {
     settled: Vec<usize>,
     /// How many times it was asked that what comes next be kept together.
     holds: u32,
+    /// Where the unit begins that is being kept together, and whether it is in several pieces.
+    unit: (usize, bool),
 }
 
 /// A place in the records of an output.
@@ -130,6 +144,12 @@ pub(super) enum Record {
     Applied(Applied),
     /// A write that does not count.
     Orphan(Box<Orphan>),
+    /// What follows counts when it is there to the end: a unit in several pieces begins.
+    UnitBegins,
+    /// A piece begins that goes on with the unit of the last one.
+    UnitGoesOn,
+    /// The unit is whole.
+    UnitEnds,
 }
 
 /// The beginning of a life as a writer.
@@ -190,6 +210,7 @@ impl Append {
         self.awaited = false;
         self.urgent = false;
         self.holds = 0;
+        self.unit = (0, false);
         self.tell = None;
         self.last = None;
         self.settled.clear();
@@ -197,7 +218,7 @@ impl Append {
 
     fn add(&mut self, kind: u8, body: &impl Serialize) {
         let head = self.records.len();
-        self.records.extend([0, 0, 0, 0, kind]);
+        self.records.extend(head_of(kind));
         let mut serializer = rmp_serde::Serializer::new(&mut self.records);
         body.serialize(&mut serializer).expect("a record in memory can be encoded");
         let body = self.records.len() - head - HEAD_BYTES;
@@ -320,6 +341,7 @@ impl Append {
     /// or replace them.
     pub(super) fn group(&mut self, number: u64, replace: bool, records: &[Bytes]) {
         self.add(15, &(number, replace, records));
+        self.settle();
     }
 
     /// What a node knows of the log and the mode.
@@ -348,18 +370,51 @@ impl Append {
         }
         let last = self.settled.last().copied().unwrap_or_default();
         if self.records.len() - last >= SETTLED_BYTES_MIN {
-            self.settled.push(self.records.len());
+            self.cut();
         }
     }
 
-    /// Keeps what comes next together until [`Self::release`].
+    /// Keeps what comes next together, as one unit, until [`Self::release`].
     pub(super) fn hold(&mut self) {
+        if self.holds == 0 {
+            self.settle();
+            self.unit = (self.records.len(), false);
+        }
         self.holds += 1;
+    }
+
+    /// To be called before more is added to a unit: goes on in another piece if this one is long.
+    pub(super) fn go_on(&mut self) {
+        let (begin, spans) = self.unit;
+        let piece = self.settled.last().copied().unwrap_or_default().max(begin);
+        if self.holds == 0 || self.records.len() - piece < UNIT_PIECE_BYTES {
+            return;
+        }
+        if !spans {
+            // It is known only now; what stands there already moves, once.
+            self.records.splice(begin..begin, head_of(UNIT_BEGINS));
+            self.unit.1 = true;
+        }
+        self.cut();
+        self.records.extend(head_of(UNIT_GOES_ON));
+    }
+
+    /// Ends a piece here. A snapshot may begin between two of them, so that the next one is the first
+    /// that is read: it refers to nothing before it.
+    fn cut(&mut self) {
+        self.settled.push(self.records.len());
+        self.last = None;
     }
 
     /// Ends [`Self::hold`].
     pub(super) fn release(&mut self) {
         self.holds -= 1;
+        if self.holds > 0 {
+            return;
+        }
+        if std::mem::take(&mut self.unit.1) {
+            self.records.extend(head_of(UNIT_ENDS));
+        }
         self.settle();
     }
 
@@ -374,7 +429,8 @@ impl Append {
         })
     }
 
-    /// The records in pieces, each durable together or not at all: what belongs together is in one.
+    /// The records in pieces, each to be made durable as a whole, in order and without anything between
+    /// them. None is longer than a few megabytes beside its longest record.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.settled.iter().copied().chain([self.records.len()]);
         let mut from = 0;
@@ -452,6 +508,11 @@ pub(super) fn read<'a>(
     })
 }
 
+/// What stands before the body of a record of this kind, until its length is known.
+fn head_of(kind: u8) -> [u8; HEAD_BYTES] {
+    [0, 0, 0, 0, kind]
+}
+
 /// The kind and body of the first record, and what follows.
 fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -487,6 +548,9 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         16 => Record::Standing(Box::new(of(body)?)),
         17 => Record::Applied(of(body)?),
         18 => Record::Orphan(Box::new(of(body)?)),
+        UNIT_BEGINS => Record::UnitBegins,
+        UNIT_GOES_ON => Record::UnitGoesOn,
+        UNIT_ENDS => Record::UnitEnds,
         kind => return Err(RecordError::Kind(kind)),
     })
 }

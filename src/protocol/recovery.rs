@@ -52,12 +52,16 @@ pub struct Recovery {
     attic: Option<Attic>,
     /// Whether part of the records was lost.
     doubted: bool,
+    /// Whether the records of the replicated log are not all there.
+    has_holes: bool,
     standing: Standing,
     /// The number of the last record of the replicated log, and the records.
     group: (u64, Vec<Bytes>),
     orphans: BTreeMap<Dot, Orphan>,
     /// The stamp and number of the last cell.
     last: Option<(Stamp, u64)>,
+    /// A unit of which the end has not come.
+    unit: Option<Vec<Record>>,
 }
 
 /// What a shard rises with.
@@ -96,17 +100,21 @@ impl Recovery {
             horizon: VersionVector::default(),
             attic: None,
             doubted: false,
+            has_holes: false,
             standing: Standing::default(),
             group: (0, Vec::new()),
             orphans: BTreeMap::new(),
             last: None,
+            unit: None,
         }
     }
 
     /// Takes note that part of the records was lost. The shard shows what there is, and fills itself
-    /// anew as soon as it meets a peer that can tell what is missing.
+    /// anew as soon as it meets a peer that can tell what is missing. As a voter it has forgotten what it
+    /// has said, and comes back under another number.
     pub fn doubt(&mut self) {
         self.doubted = true;
+        self.has_holes = true;
     }
 
     /// How many cells have been found so far.
@@ -120,15 +128,38 @@ impl Recovery {
     /// When the bytes are not records of this version: another version wrote them, or they are
     /// damaged in a way that no checksum shows. Nothing more should then be taken in.
     pub fn apply(&mut self, records: &[u8]) -> Result<(), RecordError> {
-        let mut last = self.last;
-        let result = record::read(records, &mut last).try_for_each(|record| self.take(record?));
+        let (mut last, mut is_first) = (self.last, true);
+        let result = record::read(records, &mut last).try_for_each(|record| {
+            let record = record?;
+            if std::mem::take(&mut is_first) && record != Record::UnitGoesOn {
+                // Of a unit before this piece the rest is missing: nobody was told of it.
+                self.unit = None;
+            }
+            self.gather(record)
+        });
         self.last = last;
         result
+    }
+
+    /// Takes a record in, at once or when its unit is whole.
+    fn gather(&mut self, record: Record) -> Result<(), RecordError> {
+        match (record, &mut self.unit) {
+            (Record::UnitBegins, unit) => *unit = Some(Vec::new()),
+            (Record::UnitEnds, unit) => {
+                let mut whole = unit.take().into_iter().flatten();
+                return whole.try_for_each(|record| self.take(record));
+            }
+            (record, Some(unit)) => unit.push(record),
+            // Also the rest of a unit whose beginning is in the snapshot before it.
+            (record, None) => return self.take(record),
+        }
+        Ok(())
     }
 
     fn take(&mut self, record: Record) -> Result<(), RecordError> {
         self.ended = false;
         match record {
+            Record::UnitBegins | Record::UnitGoesOn | Record::UnitEnds => {}
             Record::Begin(life) if life.incarnation > 2 * INCARNATION_MAX => {
                 return Err(RecordError::Impossible);
             }
@@ -165,6 +196,7 @@ impl Recovery {
             // What stands in a snapshot and in the journal behind it counts once.
             Record::Group(number, ..) if number <= self.group.0 => {}
             Record::Group(number, replace, records) => {
+                self.has_holes |= !replace && number != self.group.0 + 1;
                 self.group.0 = number;
                 if replace {
                     self.group.1.clear();
@@ -247,6 +279,13 @@ impl Recovery {
         }
         self.store.forget_displaced();
         let Self { store, vector, lamport, horizon, attic, doubted, mut standing, .. } = self;
+        if self.has_holes && standing.votes_with_others() {
+            // What it has said it does not know, so it could contradict itself.
+            standing.forget_voter();
+            self.group = (self.group.0 + 1, Vec::new());
+            append.group(self.group.0, true, &[]);
+            append.standing(&standing);
+        }
         if !standing.has_charter() {
             // What was brought back from another cluster may be of later epochs.
             let latest = store.all().map(|(stamp, ..)| stamp.epoch.0).max().unwrap_or(0);
@@ -423,6 +462,59 @@ mod tests {
             let _ = recovery.apply(&records);
             let _ = Recovery::new(7).apply(&records[at..]);
             let _ = recovery.into_shard(config(Durability::Interval), 3);
+        }
+    }
+
+    /// A write that is longer than a piece counts when all of its pieces are there, however far the
+    /// disk had come before; and what comes after such a crash counts as ever.
+    #[test]
+    fn a_long_write_is_there_as_a_whole_or_not_at_all() {
+        let (mut shard, begin) = Recovery::new(7).into_shard(config(Durability::Always), 1);
+        let mut output = Output::default();
+        let before = Request::Set { key: b"before", value: b"1" };
+        shard.handle(Time::START, Input::Request(Token(0), before), &mut output);
+        let value = vec![5; 1 << 20];
+        let keys: Vec<_> = (0..12u8).map(|key| [key]).collect();
+        let pairs: Vec<_> = keys.iter().map(|key| (&key[..], &value[..])).collect();
+        shard.handle(Time::START, Input::Request(Token(1), Request::SetAll(&pairs)), &mut output);
+        let after = Request::Set { key: b"after", value: b"1" };
+        shard.handle(Time::START, Input::Request(Token(2), after), &mut output);
+        let pieces: Vec<_> = output.append.pieces().collect();
+        assert!(pieces.len() > 2 && pieces.iter().all(|piece| piece.len() < 6 << 20));
+        for durable in 0..=pieces.len() {
+            let mut recovery = Recovery::new(7);
+            recovery.apply(&begin.records).unwrap();
+            pieces[..durable].iter().for_each(|piece| recovery.apply(piece).unwrap());
+            let (mut again, life) = recovery.into_shard(config(Durability::Always), 2);
+            let keys_live = match pieces.len() - durable {
+                0 => 14,
+                1 => 13,
+                _ => durable.min(1),
+            };
+            assert_eq!(again.store().keys_live(), keys_live, "{durable} of {}", pieces.len());
+            // The next life goes on behind whatever the last one has left.
+            let mut output = Output::default();
+            let next = Request::Set { key: b"next", value: b"1" };
+            again.handle(Time::START, Input::Request(Token(3), next), &mut output);
+            let mut recovery = Recovery::new(7);
+            recovery.apply(&begin.records).unwrap();
+            let pieces = pieces[..durable].iter().copied();
+            for piece in pieces.chain(life.pieces()).chain(output.append.pieces()) {
+                recovery.apply(piece).unwrap();
+            }
+            let (again, _) = recovery.into_shard(config(Durability::Always), 3);
+            assert_eq!(again.store().keys_live(), keys_live + 1);
+        }
+        // Behind a snapshot that was begun in the middle of it, the rest counts as it stands.
+        let mut export = Append::default();
+        shard.export_head(&mut export);
+        shard.export_cells(&Cursor::default(), usize::MAX, &mut export);
+        for from in 0..pieces.len() {
+            let mut recovery = Recovery::new(7);
+            export.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+            pieces[from..].iter().for_each(|piece| recovery.apply(piece).unwrap());
+            let (again, _) = recovery.into_shard(config(Durability::Always), 2);
+            assert_eq!(again.store().keys_live(), 14);
         }
     }
 

@@ -314,7 +314,9 @@ impl Shard {
             self.vector.insert_all(stamp.origin, covered_first, first - 1);
         }
         let (mut missing, mut stands) = (false, true);
+        output.append.hold();
         for (more, cell) in (0..).zip(cells) {
+            output.append.go_on();
             let dot = Dot { origin: stamp.origin, seq: first + more };
             if !self.vector.insert(dot) {
                 stands = false;
@@ -369,7 +371,7 @@ impl Shard {
                 Merged::Known => stands = false,
             }
         }
-        output.append.settle();
+        output.append.release();
         self.exchanges.displaced(self.store.displaced(), dots);
         self.store.forget_displaced();
         match (missing, stands) {

@@ -2,7 +2,7 @@
 //!
 //! A shard's records go to the journal before anything else of its output is done. With
 //! [`Durability::Always`] clients are answered when the journal has synced so far: the answer waits,
-//! not the connection's reader. What peers have written is synced within the interval in any case:
+//! not the connection's reader, and also the answer to a request that had been held for a while. What peers have written is synced within the interval in any case:
 //! nobody waits for it here. Messages do not wait: what a peer gets to know of a write that is then
 //! lost here comes back from that peer, as the next life of this node is another origin.
 //!
@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 
 use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
+use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::config::{Config, Durability};
 use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
@@ -102,6 +103,8 @@ pub(super) struct Durable {
     durability: Durability,
     sync_interval: Duration,
     tells: Mutex<Tells>,
+    /// Answers that the shard has given, and that wait for the disk, in the order of their places.
+    answers: Mutex<VecDeque<(Position, Token, Reply)>>,
     /// Who waits for which place in the journal; one entry per batch of a client's requests.
     waiting: Mutex<BTreeMap<Position, Vec<Waker>>>,
     /// Told by the syncing thread after every sync.
@@ -242,6 +245,7 @@ pub(super) fn rise(
         durability: storage.durability,
         sync_interval: storage.sync_interval,
         tells: Mutex::default(),
+        answers: Mutex::default(),
         waiting: Mutex::default(),
         synced: Event::new(),
         node: slot,
@@ -391,10 +395,44 @@ impl Durable {
 }
 
 impl Inner {
+    /// Hands on the answers that the shard has given, to whoever waits for them: now, or when the
+    /// journal is durable up to `waits`.
+    pub(super) fn answer(&self, waits: Option<Position>, replies: &mut Vec<(Token, Reply)>) {
+        let replies = replies.drain(..);
+        let (Some(durable), Some(position)) = (&self.durable, waits) else {
+            replies.for_each(|(token, reply)| self.asked.answer(token, reply));
+            return;
+        };
+        if replies.len() > 0 {
+            let replies = replies.map(|(token, reply)| (position, token, reply));
+            durable.answers.lock().extend(replies);
+            // It may have come so far meanwhile.
+            self.answer_durable();
+        }
+    }
+
+    /// Hands on the answers that need not wait any more.
+    fn answer_durable(&self) {
+        let Some(durable) = &self.durable else { return };
+        loop {
+            let mut answers = durable.answers.lock();
+            let first = answers.front().map(|(position, ..)| *position);
+            let Some(result) = first.and_then(|first| durable.journal.is_synced(first)) else {
+                return;
+            };
+            let front = answers.pop_front();
+            drop(answers);
+            if let Some((_, token, reply)) = front {
+                self.asked.answer(token, result.map_or(Reply::Unwritable, |()| reply));
+            }
+        }
+    }
+
     /// The journal has come so far; called by its syncing thread.
     fn released(&self, position: Position) {
         let Some(durable) = &self.durable else { return };
         durable.tell();
+        self.answer_durable();
         // Looked at after the place was made known: who comes later sees it.
         if !durable.waiting.lock().is_empty() {
             durable.synced.notify(1);
@@ -515,11 +553,12 @@ pub(super) async fn keep_answering(node: Weak<Inner>) {
 pub(super) async fn keep_state(node: Weak<Inner>, journal: Journal) {
     let mut seen = journal.state();
     loop {
-        if let Some(durable) = node.upgrade().as_ref().and_then(|inner| inner.durable.as_ref()) {
+        let Some(inner) = node.upgrade() else { return };
+        if let Some(durable) = &inner.durable {
             durable.changed();
-        } else {
-            return;
         }
+        inner.answer_durable();
+        drop(inner);
         match &seen {
             State::Open => {}
             State::Closed => return,

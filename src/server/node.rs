@@ -339,9 +339,7 @@ impl Inner {
         let durable = self.durable.as_ref();
         let waits = durable.and_then(|durable| durable.append(&mut output.append));
         output.send.drain(..).for_each(|send| self.send_aside(send));
-        for (token, reply) in output.reply.drain(..) {
-            self.asked.answer(token, reply);
-        }
+        self.answer(waits, &mut output.reply);
         self.tell_all(now, output.events.drain(..));
         let wake_at = output.wake.take().map_or(NEVER, Time::as_nanos);
         if self.wake_at.swap(wake_at, Ordering::AcqRel) > wake_at {
@@ -597,5 +595,47 @@ impl Drop for Inner {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("name", &self.0.config.name).field("id", &self.0.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::protocol::boundary::{Reply, Request};
+    use crate::protocol::config::Durability;
+    use crate::server::config::NodeConfig;
+    use crate::server::durable::StorageConfig;
+
+    /// An answer that is given to whoever comes along, as those to requests that a switch has held, does
+    /// not leave before what it tells of is durable.
+    #[test]
+    fn an_answer_that_comes_later_waits_for_the_disk() {
+        async_std::task::block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = NodeConfig::new("test", NodeIdentity::fresh().unwrap());
+            let durability = Durability::Always;
+            config.storage =
+                Some(StorageConfig { durability, ..StorageConfig::new(folder.path()) });
+            let node = Node::start(config).await.unwrap();
+            let (sender, receiver) = mpsc::channel();
+            let weak = Arc::downgrade(&node.0);
+            let answers = node.answers(move |token, reply| {
+                let durable =
+                    weak.upgrade().and_then(|it| Some(it.durable.as_ref()?.journal().durable()));
+                let _ = sender.send((token, reply, durable));
+            });
+            for _ in 0..100 {
+                let token = answers.token();
+                let request = Request::Set { key: b"key", value: b"value" };
+                let before = node.0.durable.as_ref().unwrap().journal().appended();
+                node.0.handle(Input::Request(token, request));
+                let (answered, reply, durable) = receiver.recv().unwrap();
+                assert!(answered == token && matches!(reply, Reply::Written { .. }));
+                assert!(durable > Some(before), "answered before it was durable");
+            }
+            node.close().await;
+        });
     }
 }

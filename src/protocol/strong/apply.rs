@@ -21,6 +21,10 @@ use super::ledger::{Call, Entry, Opened, Phase, log_origin};
 use super::requests::Outcome;
 use super::{PENDING_BYTES_MAX, PENDING_SLOTS_MAX, StrongEvent};
 
+/// How many bytes the operations of one slot may write before the rest of its writes is refused: a few
+/// dozen bytes can ask for a value of the longest kind, so an entry could ask for more than any memory.
+const SLOT_WRITES_BYTES_MAX: usize = 256 << 20;
+
 impl Shard {
     /// A slot is decided.
     pub(super) fn committed(
@@ -76,6 +80,7 @@ impl Shard {
 
     fn apply_slot(&mut self, now: Time, slot: u64, entries: Vec<Bytes>, output: &mut Output) {
         output.append.hold();
+        self.strong.slot_bytes = 0;
         self.strong.standing.ledger.slot = slot + 1;
         for bytes in entries {
             let Some(entry) = Entry::decode(&bytes) else { continue };
@@ -133,14 +138,17 @@ impl Shard {
             return;
         }
         for call in calls {
-            let outcome = self.apply_call(&call, output);
-            if let Some(asker) = askers.next() {
+            let asker = askers.next();
+            let outcome = self.apply_call(&call, asker.is_some(), output);
+            if let Some(asker) = asker {
                 self.answer(asker, outcome, output);
             }
         }
     }
 
-    fn apply_call(&mut self, call: &Call, output: &mut Output) -> Outcome {
+    /// Does what a call asks for. Of one that only reads all voters take the time, and only the one whose
+    /// client waits reads.
+    fn apply_call(&mut self, call: &Call, is_asked: bool, output: &mut Output) -> Outcome {
         let Some(opened) = &self.strong.standing.ledger.opened else {
             let answer = Answer::Refused(Refused::Syntax);
             return Outcome::Executed { answer, written: None };
@@ -150,9 +158,16 @@ impl Shard {
             let answer = Answer::Refused(Refused::Syntax);
             return Outcome::Executed { answer, written: None };
         };
+        if self.strong.slot_bytes > SLOT_WRITES_BYTES_MAX && operation.is_write() {
+            let answer = Answer::Refused(Refused::TooLong);
+            return Outcome::Executed { answer, written: None };
+        }
         let ledger = &mut self.strong.standing.ledger;
         ledger.wall = ledger.wall.max(call.moment.wall);
         let moment = Moment { wall: ledger.wall, ..call.moment };
+        if !is_asked && !operation.is_write() {
+            return Outcome::Executed { answer: Answer::Nil, written: None };
+        }
         let executed = execute(&self.store, &operation, moment, Mode::Strong, origin);
         let Executed { cells, answer } = executed;
         if cells.iter().any(|cell| cell.bytes() > VALUE_BYTES_MAX) {
@@ -180,6 +195,7 @@ impl Shard {
                 bytes += cell.bytes();
                 some.push(cell);
             }
+            self.strong.slot_bytes += bytes;
             let opened = self.strong.standing.ledger.opened.as_mut()?;
             let seq = opened.count + 1;
             opened.count += some.len() as u64;

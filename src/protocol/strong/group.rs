@@ -10,8 +10,9 @@
 //! - records are handed back after a restart in the order in which they were made, from the last
 //!   checkpoint on, and are numbered, so that those which stand twice in a journal and a snapshot of it
 //!   count once;
-//! - a voter whose records are gone or older than what others have heard from it never speaks under
-//!   its number again: it could contradict itself. It takes a new number and a new seat (`seats`).
+//! - a voter whose records are gone, have holes or are known to be older than what others have heard from
+//!   it never speaks under its number again: it could contradict itself. It takes a new number and a new
+//!   seat (`seats`).
 //!
 //! Sources: Tennage et al. 2023, "QuePaxa: Escaping the Tyranny of Timeouts in Consensus", SOSP; the
 //! crate's guide.

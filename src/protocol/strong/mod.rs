@@ -132,6 +132,8 @@ pub(super) struct Strong {
     /// Slots that wait until this voter follows again.
     pending: VecDeque<(u64, Vec<Bytes>)>,
     pending_bytes: usize,
+    /// How many bytes the slot that is being applied has written so far.
+    slot_bytes: usize,
     requests: Requests,
     /// Whether all that happened before the present epoch is here.
     ready: bool,
@@ -371,8 +373,13 @@ impl Shard {
         if self.strong.requests.is_idle() {
             return;
         }
-        self.propose_gathered(now, output);
-        self.advance_log(now, output);
+        // What was decided at once has made room for what an entry had left over.
+        let mut left = usize::MAX;
+        while self.strong.requests.writes_gathered() < left {
+            left = self.strong.requests.writes_gathered();
+            self.propose_gathered(now, output);
+            self.advance_log(now, output);
+        }
         self.send_forwarded(now, output);
         if self.strong.next.is_none() && self.has_to_look() {
             self.strong.next = Some(now + LOOK_INTERVAL);

@@ -53,6 +53,18 @@ impl Standing {
         self.charter.is_some()
     }
 
+    /// Whether the node votes, and not alone: a lone voter has nobody who could give it another number.
+    pub(crate) fn votes_with_others(&self) -> bool {
+        self.voter.is_some() && self.ledger.seats.len() > 1
+    }
+
+    /// The node never speaks again as the voter that it was.
+    pub(crate) fn forget_voter(&mut self) {
+        self.voter = None;
+        self.seated = false;
+        self.following = false;
+    }
+
     /// Without a group: the epoch to begin with.
     pub(crate) fn begin_at(&mut self, epoch: Epoch) {
         self.ledger.epoch = self.ledger.epoch.max(epoch);

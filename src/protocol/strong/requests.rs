@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::super::boundary::{Output, Reply, Request, Token};
+use super::super::config::Durability;
 use super::super::id::{NodeId, Origin};
 use super::super::operation::{
     self, Answer, Expiry, Keys, Moment, Operation, Refused as Declined, Text, When, Word,
@@ -130,12 +131,27 @@ pub(super) enum Shape {
 /// Requests that wait for the same thing.
 type Waiting = Vec<(Asker, Call)>;
 
+/// How many of these fit into one entry, or one word: all that came together, if they can.
+fn fitting(waiting: &[(Asker, Call)]) -> usize {
+    let mut bytes = 0;
+    let sizes = waiting.iter().map(|(_, call)| call.operation.len() + 32);
+    let fit = sizes.take_while(|size| {
+        bytes += size;
+        bytes <= ENTRY_BYTES
+    });
+    fit.count().max(1)
+}
+
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     writes: Waiting,
+    /// Whether they are what an entry had no room for.
+    writes_left: bool,
     reads: Waiting,
     passing: Waiting,
+    /// Whether they are what a word to a voter had no room for.
+    passing_left: bool,
     held: VecDeque<(Time, Asker, Call)>,
     /// Entries of this voter that are not decided.
     proposed: BTreeMap<u64, (Time, Vec<Asker>)>,
@@ -191,6 +207,11 @@ impl Requests {
             && self.reads.is_empty()
             && self.passing.is_empty()
             && self.outcomes.is_empty()
+    }
+
+    /// How many writes have gathered.
+    pub(super) fn writes_gathered(&self) -> usize {
+        self.writes.len()
     }
 
     /// Whether anybody waits.
@@ -400,22 +421,17 @@ impl Shard {
 
     /// Proposes what has gathered.
     pub(super) fn propose_gathered(&mut self, now: Time, output: &mut Output) {
-        // What comes while entries are under way gathers: the fewer they are, the less each costs.
-        let has_room = self.strong.requests.proposed.len() < ENTRIES_IN_FLIGHT_MAX;
-        let writes = match has_room {
-            true => std::mem::take(&mut self.strong.requests.writes),
-            false => Vec::new(),
-        };
-        let mut writes = writes.into_iter().peekable();
-        while writes.peek().is_some() {
-            let (mut askers, mut calls, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((asker, call)) =
-                writes.next_if(|(_, call)| bytes == 0 || bytes + call.operation.len() < ENTRY_BYTES)
-            {
-                bytes += call.operation.len() + 32;
-                askers.push(asker);
-                calls.push(call);
-            }
+        // What comes while entries are under way gathers: the fewer they are, the less each costs. Two of
+        // them may be decided in any order, so what one leaves over waits until it is decided: a client
+        // that sends many writes at once sees them done in their order.
+        let requests = &mut self.strong.requests;
+        let most = if requests.writes_left { 1 } else { ENTRIES_IN_FLIGHT_MAX };
+        if !requests.writes.is_empty() && requests.proposed.len() < most {
+            let count = fitting(&requests.writes);
+            let rest = requests.writes.split_off(count);
+            requests.writes_left = !rest.is_empty();
+            let writes = std::mem::replace(&mut requests.writes, rest);
+            let (askers, calls) = writes.into_iter().unzip();
             self.propose_calls(now, askers, calls, output);
         }
         let has_room = self.strong.requests.barriers.len() < BARRIERS_IN_FLIGHT_MAX;
@@ -567,31 +583,30 @@ impl Shard {
         *next
     }
 
+    /// Passes on what has gathered. Two words may come in any order, so what one leaves over waits until
+    /// it is answered.
     fn pass_on(&mut self, now: Time, output: &mut Output) {
-        let passing = std::mem::take(&mut self.strong.requests.passing);
-        if passing.is_empty() {
+        let requests = &mut self.strong.requests;
+        if requests.passing.is_empty() || requests.passing_left && !requests.passed.is_empty() {
             return;
         }
         let Some(to) = self.voter_for_requests() else {
+            let passing = std::mem::take(&mut self.strong.requests.passing);
             return self.refuse_all(passing, Refusal::NoQuorum, output);
         };
-        let (mut calls, mut bytes) = (Vec::new(), 0);
+        let requests = &mut self.strong.requests;
+        let rest = requests.passing.split_off(fitting(&requests.passing));
+        requests.passing_left = !rest.is_empty();
+        let passing = std::mem::replace(&mut requests.passing, rest);
+        let mut calls = Vec::with_capacity(passing.len());
         for (asker, call) in passing {
             let number = self.next_passed();
             let writes = Operation::decode(&call.operation).map_or(true, |it| it.is_write());
             let passed = Passed { to, deadline: now + PATIENCE, asker, writes };
             self.strong.requests.passed.insert(number, passed);
-            bytes += call.operation.len();
             calls.push((number, call));
-            if bytes >= ENTRY_BYTES {
-                bytes = 0;
-                let calls = std::mem::take(&mut calls);
-                self.say(to, Said::Forward { calls }, output);
-            }
         }
-        if !calls.is_empty() {
-            self.say(to, Said::Forward { calls }, output);
-        }
+        self.say(to, Said::Forward { calls }, output);
     }
 
     pub(super) fn receive_forward(
@@ -628,9 +643,15 @@ impl Shard {
     }
 
     /// Tells members what became of what they have passed on.
-    pub(super) fn send_forwarded(&mut self, _now: Time, output: &mut Output) {
+    pub(super) fn send_forwarded(&mut self, now: Time, output: &mut Output) {
+        // What the log decided is durable at a majority; what was done past it is so here, later.
+        let waits = output.append.awaited && self.config.durability == Durability::Always;
         for (peer, outcomes) in std::mem::take(&mut self.strong.requests.outcomes) {
-            self.say(peer, Said::Forwarded { outcomes }, output);
+            let word = Said::Forwarded { outcomes };
+            match waits {
+                true => self.say_durably(now, peer, word, output),
+                false => self.say(peer, word, output),
+            }
         }
     }
 

@@ -196,9 +196,7 @@ impl Shard {
 
     /// Never speaks under its number again.
     pub(super) fn forget_voter(&mut self, output: &mut Output) {
-        self.strong.standing.voter = None;
-        self.strong.standing.seated = false;
-        self.strong.standing.following = false;
+        self.strong.standing.forget_voter();
         let number =
             self.strong.group.as_ref().map_or(self.strong.recovered.0, |it| it.records().0);
         self.strong.group = None;

@@ -1,0 +1,128 @@
+//! Stories of what clients ask for, through the log and past it.
+
+use super::super::super::message::Message;
+use super::super::requests::Asker;
+use super::*;
+use crate::protocol::operation::{End, Lists};
+
+/// What one slot writes may be more than the journal takes in one piece: a voter comes back with all of
+/// it. What nobody could hold is refused, by all alike.
+#[test]
+fn a_slot_may_write_much() {
+    let mut cluster = Cluster::new(1, |config| {
+        config.starts_strong = true;
+        config.voters = 1;
+    });
+    cluster.write(0, "a", "1");
+    let keys: Vec<_> = (0..8).map(|key| format!("long{key}")).collect();
+    let mut output = Output::default();
+    let shard = cluster.shards[0].as_mut().unwrap();
+    for (token, key) in (0..).zip(&keys) {
+        let (key, value) = (Argument(key.as_bytes()), Argument(b"v"));
+        let operation = Operation::Text(Text::SetRange { key, offset: 60_000_000, value });
+        let moment = Moment { wall: WallTime(5), dice: 0 };
+        let request = Request::Operate { operation: &operation, moment };
+        shard.handle(cluster.now, Input::Request(Token(token), request), &mut output);
+    }
+    cluster.carry_out(0, output);
+    let answers: Vec<_> = (0..8).map(|token| cluster.answer(Token(token))).collect();
+    let done = |reply: &Reply| matches!(reply, Reply::Operated { written: Some(_), .. });
+    assert!(answers[..5].iter().all(done) && !answers[5..].iter().any(done));
+    cluster.stop(0);
+    cluster.start(0);
+    for (number, key) in keys.iter().enumerate() {
+        let length = Operation::Text(Text::Length(Argument(key.as_bytes())));
+        let token = cluster.operate(0, &length);
+        let expected = if number < 5 { 60_000_001 } else { 0 };
+        let reply = cluster.answer(token);
+        let Reply::Operated { answer: Answer::Integer(length), .. } = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(length, expected);
+    }
+}
+
+/// A peer is told of what it had passed on only once that is durable here, also when it was executed
+/// past the log.
+#[test]
+fn what_was_passed_on_is_answered_when_it_is_durable() {
+    let mut cluster = Cluster::new(2, plain);
+    let peer = Cluster::id(1);
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let (key, value) = (Argument(b"key"), Argument(b"value"));
+    let (expiry, when) = (Expiry::None, When::Always);
+    let set = Operation::Text(Text::Set { key, value, expiry, when, get: false });
+    let call = Call { operation: set.encode(), moment: Moment::default() };
+    let mut output = Output::default();
+    shard.dispatch(cluster.now, Asker::Peer(peer, 7), call, &mut output);
+    shard.finish(cluster.now, &mut output);
+    let is_outcome = |send: &super::super::super::boundary::Send| matches!(&send.envelope.message, Message::Strong(word) if matches!(**word, Word::Forwarded { .. }));
+    assert!(!output.append.records.is_empty() && !output.send.iter().any(is_outcome));
+    let token = output.append.tell.unwrap();
+    let mut output = Output::default();
+    shard.handle(cluster.now, Input::Durable(token), &mut output);
+    assert_eq!(output.send.iter().filter(|send| is_outcome(send)).count(), 1);
+}
+
+/// A voter of whose records a part is missing comes back under another number, as it could contradict
+/// what it has said; the cluster goes on, and it holds everything again.
+#[test]
+fn a_voter_with_holes_in_its_records_is_a_new_one() {
+    let mut cluster = Cluster::new(3, strong);
+    (0..20).for_each(|number| cluster.write(number % 3, "a", &number.to_string()));
+    let before = cluster.shards[2].as_ref().unwrap().strong_status().voter;
+    assert!(before.is_some());
+    cluster.stop(2);
+    cluster.salvage(2);
+    assert_eq!(cluster.value(0, "a").as_deref(), Some("19"));
+    cluster.write(0, "a", "20");
+    assert_eq!(cluster.value(2, "a").as_deref(), Some("20"));
+    cluster.pass(Duration::from_secs(5));
+    let after = cluster.shards[2].as_ref().unwrap().strong_status().voter;
+    assert!(after.is_some() && after != before, "{:#?}", cluster.status());
+    cluster.stop(0);
+    cluster.write(1, "a", "21");
+    assert_eq!(cluster.value(2, "a").as_deref(), Some("21"));
+}
+
+/// A client that sends many writes at once sees them done in their order, also where they are more than
+/// one entry, or one word to a voter, may take: from a voter, and from a member that does not vote.
+#[test]
+fn many_writes_at_once_are_done_in_their_order() {
+    let mut cluster = Cluster::new(4, |config| config.voters = 3);
+    assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
+    let value = "v".repeat(300_000);
+    for at in 0..4 {
+        let key = format!("list{at}");
+        let mut output = Output::default();
+        let shard = cluster.shards[at].as_mut().unwrap();
+        let tokens: Vec<_> =
+            (0..20).map(|number| Token(10_000 + 100 * at as u64 + number)).collect();
+        for (number, token) in tokens.iter().enumerate() {
+            let value = format!("{number:02}{}", if number % 3 == 0 { &value } else { "" });
+            let elements = vec![Argument(value.as_bytes())];
+            let push =
+                Lists::Push { key: key.as_str().into(), elements, end: End::Right, present: false };
+            let operation = Operation::Lists(push);
+            let moment = Moment { wall: WallTime(5), dice: 0 };
+            let request = Request::Operate { operation: &operation, moment };
+            shard.handle(cluster.now, Input::Request(*token, request), &mut output);
+        }
+        cluster.carry_out(at, output);
+        for token in tokens {
+            let reply = cluster.answer(token);
+            assert!(matches!(reply, Reply::Operated { written: Some(_), .. }), "{reply:?}");
+        }
+        let range = Operation::Lists(Lists::Range(key.as_str().into(), 0, -1));
+        let token = cluster.operate(at, &range);
+        let Reply::Operated { answer: Answer::Array(values), .. } = cluster.answer(token) else {
+            panic!("no list");
+        };
+        let order = values.iter().map(|value| match value {
+            Answer::Bulk(value) => String::from_utf8_lossy(&value[..2]).into_owned(),
+            other => panic!("{other:?}"),
+        });
+        let sent: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
+        assert_eq!(order.collect::<Vec<_>>(), sent);
+    }
+}
