@@ -130,6 +130,8 @@ pub(super) enum Record {
     Applied(Applied),
     /// A write that does not count.
     Orphan(Box<Orphan>),
+    /// Keys had expired: of each, nothing with a stamp up to this is kept.
+    Forgotten(Vec<(Key, Stamp)>),
 }
 
 /// The beginning of a life as a writer.
@@ -337,6 +339,11 @@ impl Append {
         self.add(18, orphan);
     }
 
+    /// Keys that had expired, and up to which stamps nothing is kept of them.
+    pub(super) fn forgotten(&mut self, keys: &[(Key, Stamp)]) {
+        self.add(19, &keys);
+    }
+
     pub(super) fn filled(&mut self) {
         self.add(12, &());
     }
@@ -487,6 +494,7 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         16 => Record::Standing(Box::new(of(body)?)),
         17 => Record::Applied(of(body)?),
         18 => Record::Orphan(Box::new(of(body)?)),
+        19 => Record::Forgotten(of(body)?),
         kind => return Err(RecordError::Kind(kind)),
     })
 }
