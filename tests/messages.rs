@@ -106,7 +106,7 @@ impl Pair {
             self.now = self.now + Duration::from_secs(1);
             for (at, node) in [(0, ONE), (1, TWO)] {
                 if self.wakes[at].is_some_and(|wake| wake <= self.now) {
-                    self.handle(node, Input::Wake);
+                    self.handle(node, Input::Wake(WallTime(0)));
                 }
             }
         }
@@ -129,8 +129,8 @@ impl Pair {
                 self.handle(ONE, Input::Request(Token(9), Request::Rebuild));
             }
             self.now = self.now + Duration::from_secs(1);
-            self.handle(ONE, Input::Wake);
-            self.handle(TWO, Input::Wake);
+            self.handle(ONE, Input::Wake(WallTime(0)));
+            self.handle(TWO, Input::Wake(WallTime(0)));
         }
     }
 
@@ -267,7 +267,7 @@ fn changed_bytes_behind_a_right_checksum_are_survived() {
                         true => taken += 1,
                         false => refused += 1,
                     }
-                    pair.handle(to, Input::Wake);
+                    pair.handle(to, Input::Wake(WallTime(0)));
                     while let Some((to, frame)) = pair.wire.pop() {
                         pair.receive(to, &frame);
                         if pair.wire.len() > 1_000 {
@@ -349,8 +349,8 @@ proptest! {
         for (which, at, byte) in changes {
             if pair.wire.is_empty() {
                 pair.now = pair.now + Duration::from_secs(1);
-                pair.handle(ONE, Input::Wake);
-                pair.handle(TWO, Input::Wake);
+                pair.handle(ONE, Input::Wake(WallTime(0)));
+                pair.handle(TWO, Input::Wake(WallTime(0)));
             }
             if pair.wire.is_empty() {
                 break;
@@ -512,7 +512,7 @@ fn an_absurd_roster_is_bounded() {
     assert!(pair.one.members().all(|(_, member)| member.name.len() <= 256));
     // And it goes on as before.
     pair.handle(ONE, Input::Request(Token(1), Request::Set { key: b"after", value: b"it" }));
-    pair.handle(ONE, Input::Wake);
+    pair.handle(ONE, Input::Wake(WallTime(0)));
     assert!(pair.one.reader().contains(b"after", WallTime(0)));
 }
 

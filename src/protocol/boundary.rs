@@ -20,7 +20,7 @@ use super::record::Append;
 use super::stamp::{Dot, Epoch, Stamp};
 use super::store::Fingerprint;
 use super::strong::{Refusal, SwitchOrder, Switched};
-use super::time::Time;
+use super::time::{Time, WallTime};
 
 /// The most bytes of a push on the stream of pushes; a larger write travels on a stream of its own.
 pub const PUSH_BYTES_MAX: usize = 64 * 1024;
@@ -43,8 +43,9 @@ pub enum Input<'a> {
     /// The records of an output, and all before them, are durable: those that came with this number
     /// in `Append::tell`.
     Durable(u64),
-    /// The time that an output named for waking has come.
-    Wake,
+    /// The time that an output named for waking has come; and what time it is as people count it, by
+    /// which deadlines are judged.
+    Wake(WallTime),
 }
 
 /// A change that a client asks for.
@@ -223,6 +224,8 @@ pub struct Counters {
     pub messages_gated: u64,
     /// Tombstones collected.
     pub tombstones_collected: u64,
+    /// Keys that were forgotten because their deadlines had passed for everybody.
+    pub keys_expired: u64,
     /// How often this node has filled itself anew.
     pub rebuilds: u64,
     /// Peers quarantined.

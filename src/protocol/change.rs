@@ -26,7 +26,7 @@ pub type Changes = Vec<(Key, Change)>;
 impl Change {
     /// The key is there no longer.
     pub const DELETED: Self = Self { name: "del", class: 'g' };
-    /// The key's deadline has passed, and it was removed here.
+    /// The key's deadline has passed, by the clock of whoever says so.
     pub const EXPIRED: Self = Self { name: "expired", class: 'x' };
 
     /// What it means that a cell with this field now holds this; nothing for what no client knows.
@@ -95,6 +95,9 @@ impl Shard {
 
     /// Whether to tell an event for each change of a key.
     pub fn tell_changes(&mut self, tells: bool) {
+        if tells && !self.tells_changes {
+            self.tell_deadlines();
+        }
         self.tells_changes = tells;
     }
 }

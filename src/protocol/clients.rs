@@ -53,9 +53,9 @@ impl Shard {
                 self.write(now, cells, 0, output)
             }
             Request::Delete(keys) => {
-                let reader = self.store.reader();
+                let (reader, wall) = (self.store.reader(), self.judged_at(self.wall()));
                 let mut found: Vec<_> =
-                    keys.iter().copied().filter(|key| reader.remains(key)).collect();
+                    keys.iter().copied().filter(|key| reader.contains(key, wall)).collect();
                 found.sort_unstable();
                 found.dedup();
                 let tombstone = |key: &&[u8]| self.cell_write(key, Content::Tombstone);

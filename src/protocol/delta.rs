@@ -144,6 +144,8 @@ pub(super) struct Outgoing {
     credit: u32,
     overrun: bool,
     load: Option<Load>,
+    /// Whether the receiver fills itself.
+    fills: bool,
 }
 
 /// The receiving end of an exchange.
@@ -249,6 +251,21 @@ impl Exchanges {
         self.outgoing.len() < EXCHANGES_MAX
     }
 
+    /// Whether somebody who fills itself is being sent anything.
+    pub(super) fn fills(&self) -> bool {
+        self.outgoing.iter().any(|(_, one)| one.fills)
+    }
+
+    /// Whether any of these is still to be sent to somebody.
+    pub(super) fn owe(&self, dots: &[Dot]) -> bool {
+        self.outgoing.iter().any(|(_, one)| one.owes(dots))
+    }
+
+    /// Gives up what still has any of these to send; answers how many that were.
+    pub(super) fn give_up_owing(&mut self, dots: &[Dot]) -> u64 {
+        self.outgoing.extract_if(.., |(_, one)| one.owes(dots)).count() as u64
+    }
+
     /// Tells the outgoing ones that a write with the dots `by` took the place of `displaced`.
     pub(super) fn displaced(&mut self, displaced: &[Dot], by: RangeInclusive<Dot>) {
         for (_, exchange) in &mut self.outgoing {
@@ -296,7 +313,8 @@ impl Outgoing {
                 ranges.into_iter().map(move |(first, last)| (origin, first, last))
             })
             .collect();
-        (!ranges.is_empty() || ours.horizon.is_some()).then(|| Self {
+        let fills = ours.horizon.is_some();
+        (!ranges.is_empty() || fills).then(|| Self {
             round,
             deadline,
             id,
@@ -309,6 +327,7 @@ impl Outgoing {
             credit: CREDIT_CHUNKS,
             overrun: false,
             load: None,
+            fills,
         })
     }
 
@@ -326,6 +345,10 @@ impl Outgoing {
             self.replacing.extend(seqs.map(|seq| Dot { origin, seq }));
             self.overrun |= self.replacing.len() > REPLACING_MAX;
         }
+    }
+
+    fn owes(&self, dots: &[Dot]) -> bool {
+        dots.iter().any(|dot| self.is_ahead(*dot) || self.replacing.contains(dot))
     }
 
     /// Whether the walk is still to come to `dot`.

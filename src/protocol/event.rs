@@ -80,6 +80,11 @@ pub enum Event {
         /// How many.
         count: usize,
     },
+    /// The deadlines of these keys have passed for everybody: they are kept no longer.
+    Expired {
+        /// How many.
+        count: usize,
+    },
     /// This node goes on as a new origin, with all it has.
     Renewed {
         /// The new origin.

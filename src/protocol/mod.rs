@@ -11,6 +11,7 @@ pub mod config;
 pub mod delta;
 pub mod digest;
 pub mod event;
+pub mod expiry;
 pub mod glob;
 mod gossip;
 pub mod id;

@@ -316,6 +316,7 @@ impl Shard {
             output.append.held(&captured.vector);
             output.append.horizon(&self.horizon);
         }
+        self.take_over_claim(now, fill.donor(), &captured.vector, output);
         self.close_all(output);
         let origin = self.config.origin;
         let gone: Vec<_> = self
@@ -372,7 +373,7 @@ impl Shard {
             });
             cells.sort_by_key(|(dot, _)| *dot);
             let cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
-            for cells in writes_of(cells, VALUE_BYTES_MAX) {
+            for cells in writes_of(self.begin_over(cells), VALUE_BYTES_MAX) {
                 let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
                 let Some((stamp, dot)) = self.write_own(now, cells, output) else {
                     exhausted = true;

@@ -51,9 +51,9 @@ const RECORD_RANGES_MAX: usize = 64 << 10;
 const HEAD_BYTES: usize = 5;
 
 /// The kinds of the records without a body that hold a unit together.
-const UNIT_BEGINS: u8 = 19;
-const UNIT_GOES_ON: u8 = 20;
-const UNIT_ENDS: u8 = 21;
+const UNIT_BEGINS: u8 = 20;
+const UNIT_GOES_ON: u8 = 21;
+const UNIT_ENDS: u8 = 22;
 
 /// What is to be made durable. Where answers wait for that, those of the same output do.
 #[derive(Debug, Default, Clone)]
@@ -144,6 +144,8 @@ pub(super) enum Record {
     Applied(Applied),
     /// A write that does not count.
     Orphan(Box<Orphan>),
+    /// Keys had expired: of each, nothing with a stamp up to this is kept.
+    Forgotten(Vec<(Key, Stamp)>),
     /// What follows counts when it is there to the end: a unit in several pieces begins.
     UnitBegins,
     /// A piece begins that goes on with the unit of the last one.
@@ -359,6 +361,11 @@ impl Append {
         self.add(18, orphan);
     }
 
+    /// Keys that had expired, and up to which stamps nothing is kept of them.
+    pub(super) fn forgotten(&mut self, keys: &[(Key, Stamp)]) {
+        self.add(19, &keys);
+    }
+
     pub(super) fn filled(&mut self) {
         self.add(12, &());
     }
@@ -548,6 +555,7 @@ fn decode(kind: u8, body: &[u8], last: Option<(Stamp, u64)>) -> Result<Record, R
         16 => Record::Standing(Box::new(of(body)?)),
         17 => Record::Applied(of(body)?),
         18 => Record::Orphan(Box::new(of(body)?)),
+        19 => Record::Forgotten(of(body)?),
         UNIT_BEGINS => Record::UnitBegins,
         UNIT_GOES_ON => Record::UnitGoesOn,
         UNIT_ENDS => Record::UnitEnds,

@@ -205,6 +205,9 @@ impl Recovery {
             }
             Record::Standing(standing) => self.standing = *standing,
             Record::Applied(applied) => self.standing.apply(applied),
+            Record::Forgotten(keys) => {
+                keys.iter().for_each(|(key, last)| self.store.forget(key, *last));
+            }
             Record::Orphan(orphan) => drop(self.orphans.insert(orphan.dot, *orphan)),
         }
         self.store.forget_displaced();
@@ -445,7 +448,7 @@ mod tests {
             let again = risen(&records, Durability::Interval);
             prop_assert_ne!(again.config().origin, shard.config().origin);
             prop_assert_eq!(again.lamport(), shard.lamport());
-            shard.handle(Time::START, Input::Wake, &mut output);
+            shard.handle(Time::START, Input::Wake(WallTime(0)), &mut output);
         }
 
         /// Bytes that are no records are an error and nothing worse.

@@ -252,7 +252,7 @@ impl Shard {
             let (key, seen) = self.store.prepare(&key, &field, self.config.origin);
             CellWrite { key, field, content, seen }
         });
-        let anew = anew.collect();
+        let anew = self.begin_over(anew.collect());
         match self.write(now, anew, 0, output) {
             Reply::Written { .. } => Ok(count),
             Reply::OutOfMemory => Err(RestoreRefused::OutOfMemory),

@@ -27,6 +27,7 @@ use super::cell::{Field, Key, Write};
 use super::config::{Config, Durability, Strategy};
 use super::delta::{Captured, Exchanges};
 use super::event::{Conflict, Distrust, Event, Misdeed};
+use super::expiry::{self, Expiry};
 use super::gossip::Peers;
 use super::id::NodeId;
 use super::message::{Envelope, Message, RoundId, Scope, WIRE_VERSION};
@@ -71,6 +72,7 @@ pub struct Shard {
     pub(super) horizon: VersionVector,
     pub(super) durable: Durable,
     pub(super) collection: Collection,
+    pub(super) expiry: Expiry,
     /// What it is about while this node fills itself anew.
     pub(super) fill: Option<Fill>,
     pub(super) repair: Repair,
@@ -106,6 +108,10 @@ pub(crate) enum Careless {
     IgnoresRows,
     /// It collects what it holds itself, whoever else does.
     CollectsEarly,
+    /// It never forgets keys that have expired.
+    KeepsExpired,
+    /// It forgets expired keys whatever others claim.
+    ForgetsEarly,
     /// A voter answers reads without asking a majority.
     ReadsAlone,
     /// A voter answers writes before they are decided.
@@ -157,6 +163,7 @@ impl Shard {
             roster: Roster::of(&config, &store),
             gave: false,
             durable: Durable::of(vector.clone()),
+            expiry: Expiry::of(&config, &store),
             config,
             epoch: strong.epoch(),
             strong,
@@ -253,7 +260,10 @@ impl Shard {
             Input::PeerUp(peer, round_trip) => self.peer_up(now, peer, round_trip, output),
             Input::PeerDown(peer) => self.peer_down(now, peer, output),
             Input::Durable(token) => self.made_durable(now, token, output),
-            Input::Wake => self.wake(now, output),
+            Input::Wake(wall) => {
+                self.hear_time(now, wall);
+                self.wake(now, output);
+            }
         }
         if self.config.roster {
             if std::mem::take(&mut self.forgot) {
@@ -261,6 +271,7 @@ impl Shard {
             }
             self.settle_roster(now, output);
             self.schedule_collection(now);
+            self.schedule_expiry(now);
         }
         self.settle_strong(now, output);
         output.wake = self.next_wake();
@@ -289,9 +300,15 @@ impl Shard {
             self.pushes.deadline(),
             self.next_round,
             self.collection_deadline(),
+            self.expiry_deadline(),
             self.strong_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// When the input that is being handled came.
+    pub(super) fn now(&self) -> Time {
+        self.now
     }
 
     pub(super) fn keeps_records(&self) -> bool {
@@ -323,6 +340,7 @@ impl Shard {
                 continue;
             }
             missing = true;
+            self.clear(&cell.key, output);
             let (key, field) = (cell.key.clone(), cell.field.clone());
             let append = &mut output.append;
             let mark = append.mark();
@@ -341,6 +359,7 @@ impl Shard {
             }
             if let Some(content) = reserved {
                 match merged {
+                    Merged::Won { .. } if expiry::is_claim(&key) => {}
                     Merged::Won { .. } => self.roster.note(&field, stamp, &content),
                     Merged::Lost { .. } | Merged::Known => stands = false,
                 }
@@ -602,6 +621,7 @@ impl Shard {
     fn wake(&mut self, now: Time, output: &mut Output) {
         self.pushes.wake(now, self.sender(), output);
         self.collect(now, output);
+        self.expire(now, output);
         if self.next_round.is_some_and(|at| at <= now) {
             if self.fill.is_some() {
                 self.go_on_filling(now, output);
@@ -736,7 +756,7 @@ mod tests {
                 let due = due.filter_map(|(at, shard)| shard.next_wake().map(|time| (time, at)));
                 let Some((time, at)) = due.min().filter(|(time, _)| *time <= end) else { break };
                 self.now = time;
-                self.handle(at, Input::Wake);
+                self.handle(at, Input::Wake(WallTime(0)));
                 self.deliver();
             }
             self.now = end;

@@ -152,7 +152,7 @@ impl Shard {
     }
 
     /// Asks to be told when what is here now is durable, unless that is known or asked already.
-    fn make_reportable(&mut self, output: &mut Output) {
+    pub(super) fn make_reportable(&mut self, output: &mut Output) {
         let known = self.durable.vector == self.vector || self.durable.asked.is_some();
         if self.keeps_records() && !known {
             let token = self.be_told(output);
@@ -182,9 +182,11 @@ impl Shard {
         self.durable.asked = None;
     }
 
-    /// Reports to a peer and asks for its report, as far as there is news and tombstones wait for it.
+    /// Reports to a peer and asks for its report, as far as there is news, and
+    /// tombstones, keys that have ended or a claim to be renewed wait for it.
     pub(super) fn exchange_reports(&mut self, peer: NodeId, output: &mut Output) {
-        if self.store.tombstones() == 0 || !self.config.roster || self.fill.is_some() {
+        let waits = self.store.tombstones() > 0 || self.has_ended_keys() || self.claim_is_old();
+        if !waits || !self.config.roster || self.fill.is_some() {
             return;
         }
         self.make_reportable(output);
@@ -325,7 +327,7 @@ impl Shard {
     }
 
     /// What every active member holds, if all of what they hold is here.
-    fn stable(&self) -> Option<VersionVector> {
+    pub(super) fn stable(&self) -> Option<VersionVector> {
         let mut stable = self.reportable().clone();
         #[cfg(test)]
         if self.is_careless(super::shard::Careless::CollectsEarly) {
@@ -400,6 +402,7 @@ mod tests {
     use super::super::boundary::{Input, Request, Token};
     use super::super::config::Config;
     use super::super::message::Envelope;
+    use super::super::time::WallTime;
     use super::*;
 
     /// Two members; what one sends waits until it is carried to the other.
@@ -457,7 +460,7 @@ mod tests {
         fn wake(&mut self, at: usize, times: usize) {
             for _ in 0..times {
                 self.now = self.now + Duration::from_secs(1);
-                self.handle(at, Input::Wake);
+                self.handle(at, Input::Wake(WallTime(0)));
                 self.carry();
             }
         }

@@ -9,7 +9,8 @@
 //! - a cell with a field is kept only while its stamp is not below its key's whole-key cell's;
 //! - the dot index names exactly the cells that are kept, tombstones included;
 //! - the fingerprint is the sum of the hashes of the live cells, so it depends on which cells are
-//!   live and not on the order in which they came;
+//!   live and not on the order in which they came; keys whose deadline has passed for everybody
+//!   (`expiry`) are left out of it, as one node may have forgotten them and another not yet;
 //! - the list of tombstones names exactly the tombstones that are kept;
 //! - a slot belongs to one key as long as anything of that key is kept, and to nobody or another key
 //!   afterwards.
@@ -19,11 +20,13 @@
 //!
 //! When a tombstone may be collected is not decided here but in `stability`.
 
+pub(super) mod deadlines;
+mod ending;
 mod entry;
 mod removal;
 mod shown;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,12 +35,15 @@ use serde::{Deserialize, Serialize};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::cell::{CellWrite, Content, Field, Key, Seen};
+use super::expiry;
 use super::id::Origin;
 use super::index::{Index, Slot};
 use super::operation::Version;
 use super::record::KeptCell;
 use super::stamp::{Dot, Stamp};
 use super::time::WallTime;
+use deadlines::Deadlines;
+use ending::Before;
 use entry::Cell;
 pub(super) use entry::Entry;
 pub(super) use shown::Shown;
@@ -45,6 +51,9 @@ pub use shown::{Kind, Text};
 
 /// About how much memory a cell takes beside its key and value; measured by the bench `protocol`.
 const CELL_BYTES_EXTRA: usize = 216;
+
+/// About how much memory the list of deadlines takes for a key.
+const DEADLINE_BYTES_EXTRA: usize = 48;
 
 /// A place among all cells that are kept: in the order of the slots, and of the fields of each key.
 #[derive(Clone, Debug, Default)]
@@ -108,9 +117,13 @@ struct Books {
     index: Index,
     /// The tombstones among them.
     tombstones: BTreeSet<Dot>,
+    /// Of all live cells, those of keys that have passed included.
     fingerprint: Fingerprint,
     /// That of the cells of the store's owner.
     reserved: Fingerprint,
+    deadlines: Deadlines,
+    /// Up to where deadlines have passed for everybody, by each member that says so.
+    bounds: BTreeMap<Field, WallTime>,
     keys_live: usize,
     cells: usize,
     bytes: usize,
@@ -223,14 +236,24 @@ impl Store {
         &self.reader
     }
 
-    /// The hash of all live cells.
+    /// The hash of all live cells, but for keys whose deadlines have passed for everybody.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.books.fingerprint
+        let mut fingerprint = self.books.fingerprint;
+        fingerprint.remove(self.books.deadlines.hidden().0);
+        fingerprint
     }
 
-    /// The hash of all live cells of clients.
+    /// The same of the cells of clients.
     pub(super) fn clients_fingerprint(&self) -> Fingerprint {
+        let mut clients = self.fingerprint();
+        clients.remove(self.books.reserved.0);
+        clients
+    }
+
+    /// The same, leaving out keys with deadlines up to `wall`, give or take what is between two bounds.
+    pub(super) fn clients_fingerprint_at(&self, wall: WallTime) -> Fingerprint {
         let mut clients = self.books.fingerprint;
+        clients.remove(self.books.deadlines.sum_until(deadlines::bound_before(wall)).0);
         clients.remove(self.books.reserved.0);
         clients
     }
@@ -242,7 +265,7 @@ impl Store {
         live.map(|(_, cell)| cell.dot()).collect()
     }
 
-    /// How many keys show something.
+    /// How many keys show something, be it past its deadline.
     pub fn keys_live(&self) -> usize {
         self.books.keys_live
     }
@@ -269,7 +292,8 @@ impl Store {
 
     /// About how much memory the cells and their indexes take.
     pub fn memory_bytes(&self) -> usize {
-        self.books.bytes + CELL_BYTES_EXTRA * self.books.cells
+        let deadlines = DEADLINE_BYTES_EXTRA * self.books.deadlines.len();
+        self.books.bytes + CELL_BYTES_EXTRA * self.books.cells + deadlines
     }
 
     /// As [`Reader::prepare`].
@@ -306,11 +330,14 @@ impl Store {
         let entry: &mut Entry = &mut guard;
         let mut new = Cell::new(stamp, seq, content, seen);
         new.slot = entry.slot().unwrap_or(new_slot);
-        let was_live = entry.is_live();
+        let slot = new.slot;
+        let before = Before::of(&key, entry, books);
+        let bounds = expiry::is_claim(&key).then(|| field.clone());
         let merged = entry.merge(&key, field, new, books);
-        let is_live = entry.is_live();
-        if !key.is_reserved() {
-            books.keys_live = books.keys_live + usize::from(is_live) - usize::from(was_live);
+        books.settle(&key, entry, slot, before);
+        if let Some(member) = bounds {
+            let cell = entry.cell(&member).and_then(|cell| cell.content.value());
+            books.take_bound(member, cell);
         }
         merged
     }

@@ -82,9 +82,9 @@ impl<'a> Entered<'a> {
         self.slot.shard.store().scan(cursor, count, now, found)
     }
 
-    /// How many keys show something.
-    pub fn keys_live(&self) -> usize {
-        self.slot.shard.store().keys_live()
+    /// How many keys show something at `now`.
+    pub fn keys_shown(&self, now: WallTime) -> usize {
+        self.slot.shard.store().keys_shown(now)
     }
 
     /// The shard, to be looked at.

@@ -20,6 +20,7 @@ use super::detect::Detector;
 use super::durable::{self, Durable, Risen};
 use super::entered::Entered;
 use super::members::Leaving;
+use super::operate::wall;
 use super::progress::FillWords;
 use super::publish::Listeners;
 use super::status::{Damaged, MessageCount, Sent};
@@ -221,7 +222,7 @@ impl Node {
         // Set once, here; what was to be sent before this line is made good by rounds.
         let _ = inner.net.set(net);
         // So that the shard says when it wants to be woken.
-        inner.handle(Input::Wake);
+        inner.handle(Input::Wake(wall()));
         async_std::task::spawn(keep_time(Arc::downgrade(&inner)));
         async_std::task::spawn(keep_round_trips(Arc::downgrade(&inner)));
         Ok(Self(inner))
@@ -549,7 +550,7 @@ async fn keep_time(node: Weak<Inner>) {
         let wake_at = shard_at.min(inner.detector.wake_at());
         if wake_at <= inner.now().as_nanos() {
             if wake_at == shard_at {
-                inner.handle(Input::Wake);
+                inner.handle(Input::Wake(wall()));
             } else if let Some(net) = inner.net.get() {
                 inner.detector.wake(net, inner.now(), inner.epoch);
             }

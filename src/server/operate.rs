@@ -28,8 +28,7 @@ impl Node {
 
     /// The time as people count it, by which deadlines are judged.
     pub fn wall(&self) -> WallTime {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        wall()
     }
 
     /// The present moment, for an operation.
@@ -65,6 +64,12 @@ impl Node {
         let moment = self.moment();
         self.inquire(|entered, token| entered.operate_later(token, operation, moment)).await
     }
+}
+
+/// The time as people count it.
+pub(super) fn wall() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Entered<'_> {

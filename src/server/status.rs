@@ -275,6 +275,8 @@ pub struct Status {
     pub collection: Collection,
     /// Keys that show something.
     pub keys: usize,
+    /// How many of them have a deadline.
+    pub keys_with_deadline: usize,
     /// Cells, tombstones included.
     pub cells: usize,
     /// Bytes of the keys and values of all cells.
@@ -312,7 +314,7 @@ impl Node {
     /// What the node says about itself now.
     pub fn status(&self) -> Status {
         let config = self.config();
-        let net = self.net();
+        let (net, wall) = (self.net(), self.wall());
         let entered = self.enter();
         let shard = entered.shard();
         let (digest, fingerprint) = shard.summary();
@@ -338,7 +340,8 @@ impl Node {
             filling: shard.is_filling(),
             fill: shard.progress().map(|progress| FillStatus::of(&progress, self.now())),
             collection: Collection::of(shard, self.now()),
-            keys: shard.store().keys_live(),
+            keys: shard.store().keys_shown(wall),
+            keys_with_deadline: shard.store().keys_ending(wall),
             cells: shard.store().cells(),
             cell_bytes: shard.store().bytes(),
             lamport: shard.lamport().0,

@@ -1,11 +1,10 @@
 //! From what a client of a plan wants to what a shard is asked.
 
 use super::plan::ClientRequest;
-use super::world::{World, id_of};
+use super::world::{World, id_of, wall_at};
 use crate::protocol::boundary::{Input, Request, Token};
 use crate::protocol::operation::{Expiry, Moment, Operation, Text, When, Word};
 use crate::protocol::strong::SwitchOrder;
-use crate::protocol::time::WallTime;
 
 impl World {
     /// Asks a node; the answer is in the output.
@@ -13,7 +12,7 @@ impl World {
         let dot = self.last_dot(node);
         let Some(shard) = &mut self.nodes[node].shard else { return };
         let (now, output) = (self.now, &mut self.output);
-        let moment = Moment { wall: WallTime(now.as_nanos() / 1_000_000), dice: token.0 };
+        let moment = Moment { wall: wall_at(now), dice: token.0 };
         let mut ask = |request| shard.handle(now, Input::Request(token, request), output);
         match request {
             ClientRequest::Set(key, value) => ask(Request::Set { key, value }),

@@ -290,6 +290,7 @@ impl Story {
                 format!("writes {dot}: {} is {state:?} in the roster", name(*node))
             }
             Event::Collected { count } => format!("collects {count} tombstones"),
+            Event::Expired { count } => format!("forgets {count} keys that have expired"),
             Event::Renewed { .. } => "goes on as a new origin".to_owned(),
             Event::Rebuilding { why } => format!("REBUILDS itself: {why}"),
             Event::Refilling => "drops what it was filled with".to_owned(),

@@ -30,7 +30,7 @@ use crate::protocol::message::{Envelope, Message};
 use crate::protocol::shard::Careless;
 use crate::protocol::shard::Shard;
 use crate::protocol::stamp::Dot;
-use crate::protocol::time::Time;
+use crate::protocol::time::{Time, WallTime};
 
 /// A message that was handed to the network, for the story.
 #[derive(Clone, Debug)]
@@ -302,7 +302,10 @@ impl World {
                 let peer = self.id(peer);
                 self.handle(node, Input::PeerDown(peer));
             }
-            Happening::Wake { node } => self.handle(node, Input::Wake),
+            Happening::Wake { node } => {
+                let wall = wall_at(self.now);
+                self.handle(node, Input::Wake(wall));
+            }
             Happening::Synced { node, frames } => self.synced(node, frames),
         }
     }
@@ -665,6 +668,11 @@ impl Payload {
     fn open(self) -> Envelope {
         if self.frame.is_some() { self.read() } else { self.envelope }
     }
+}
+
+/// The time as people count it, at an instant of the world.
+pub(super) fn wall_at(now: Time) -> WallTime {
+    WallTime(now.as_nanos() / 1_000_000)
 }
 
 /// The id of a node.

@@ -18,7 +18,7 @@ use quorumor::protocol::codec;
 use quorumor::protocol::config::Config;
 use quorumor::protocol::id::{NodeId, Origin};
 use quorumor::protocol::shard::Shard;
-use quorumor::protocol::time::Time;
+use quorumor::protocol::time::{Time, WallTime};
 
 /// How often each measurement is repeated.
 const RUNS: usize = 7;
@@ -285,7 +285,7 @@ fn million() {
     pair.shards[1].handle(pair.now, input, &mut Output::default());
     pair.now = pair.now + Duration::from_secs(10);
     let mut output = Output::default();
-    pair.shards[0].handle(pair.now, Input::Wake, &mut output);
+    pair.shards[0].handle(pair.now, Input::Wake(WallTime(0)), &mut output);
     let started = Instant::now();
     pair.exchange(0, output);
     let took = started.elapsed();

@@ -17,6 +17,11 @@ pub(super) fn render(status: &Status) -> String {
     let in_state = |state| status.liveness.iter().filter(|peer| peer.state == state).count() as f64;
     let gauges = [
         ("keys", "Keys that show something.", status.keys as f64),
+        (
+            "keys_with_deadline",
+            "Keys that show something and have a deadline.",
+            status.keys_with_deadline as f64,
+        ),
         ("cells", "Cells, tombstones included.", status.cells as f64),
         ("cell_bytes", "Bytes of the keys and values of all cells.", status.cell_bytes as f64),
         ("memory_bytes", "About how much memory the cells take.", status.memory_bytes as f64),
@@ -66,6 +71,7 @@ pub(super) fn render(status: &Status) -> String {
         ("damage", "Equal vectors seen with different fingerprints.", counters.damage),
         ("messages_refused", "Messages refused.", counters.messages_refused),
         ("tombstones_collected", "Deletions forgotten.", counters.tombstones_collected),
+        ("keys_expired", "Expired keys forgotten.", counters.keys_expired),
         ("rebuilds", "Times that it began to fill itself anew.", counters.rebuilds),
         ("quarantined", "Peers quarantined.", counters.quarantined),
         ("writes_crowded_out", "Pushes dropped for gaps.", counters.writes_crowded_out),

@@ -45,7 +45,7 @@ pub(super) fn text(shared: &Shared, wanted: Arguments<'_>) -> String {
             "clients" => clients(&mut lines, shared),
             "memory" => memory(&mut lines, &node),
             "persistence" => persistence(&mut lines),
-            "stats" => stats(&mut lines, shared),
+            "stats" => stats(&mut lines, shared, &node),
             "replication" => replication(&mut lines, &node),
             "keyspace" => keyspace(&mut lines, &node),
             "gossip" => gossip(&mut lines, &node),
@@ -111,13 +111,14 @@ fn persistence(lines: &mut Lines) {
     lines.line("aof_enabled", 0);
 }
 
-fn stats(lines: &mut Lines, shared: &Shared) {
+fn stats(lines: &mut Lines, shared: &Shared, node: &Status) {
     let counters = shared.counters();
     lines.line("total_connections_received", counters.connections);
     lines.line("total_commands_processed", counters.commands);
     lines.line("rejected_connections", counters.rejected);
     lines.line("protocol_errors", counters.protocol_errors);
     lines.line("authentication_failures", counters.authentication_failures);
+    lines.line("expired_keys", node.counters.keys_expired);
 }
 
 fn replication(lines: &mut Lines, node: &Status) {
@@ -128,7 +129,10 @@ fn replication(lines: &mut Lines, node: &Status) {
 
 fn keyspace(lines: &mut Lines, node: &Status) {
     if node.keys > 0 {
-        lines.line("db0", format_args!("keys={},expires=0,avg_ttl=0", node.keys));
+        lines.line(
+            "db0",
+            format_args!("keys={},expires={},avg_ttl=0", node.keys, node.keys_with_deadline),
+        );
     }
 }
 

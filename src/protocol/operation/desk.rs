@@ -152,9 +152,11 @@ impl<'a> Desk<'a> {
     }
 
     /// Makes sure that what is written next begins anew, if the key shows nothing: what has expired
-    /// must not come back, nor a deadline that is left behind hold for it.
+    /// must not come back, nor a deadline that is left behind hold for it. In strong mode one replica may
+    /// have forgotten what another still has, and all must write the same.
     pub(super) fn begin(&mut self, key: &[u8]) {
-        if self.look(key, |shown| shown.kind().is_none() && shown.remains()) {
+        let is_strong = self.mode == Mode::Strong;
+        if self.look(key, |shown| shown.kind().is_none() && (is_strong || shown.remains())) {
             self.put(key, Field::whole_key(), Content::Tombstone);
         }
     }

@@ -197,7 +197,10 @@ impl<'a> Keys<'a> {
                 None => Answer::Nil,
                 Some(_) => Answer::count(key.len() + shown.bytes()),
             }),
-            Self::Size => Answer::count(desk.store().map_or(0, |store| store.keys_live())),
+            Self::Size => {
+                let now = desk.now();
+                Answer::count(desk.store().map_or(0, |store| store.keys_shown(now)))
+            }
             Self::Random => random(desk),
             Self::All { pattern } => {
                 let (_, names) = scan(desk, 0, usize::MAX, Some(*pattern), None)?;

@@ -107,7 +107,7 @@ impl Cluster {
             let wakes = wakes.filter_map(|(at, shard)| Some((shard.next_wake()?, at)));
             let Some((time, at)) = wakes.min() else { return };
             self.now = self.now.max(time);
-            self.handle(at, Input::Wake);
+            self.handle(at, Input::Wake(WallTime(0)));
         }
     }
 }

@@ -15,6 +15,7 @@ impl Shard {
         output: &mut Output,
     ) -> Reply {
         let origin = self.config.origin;
+        let moment = Moment { wall: self.judged_at(moment.wall), ..moment };
         let executed = execute(&self.store, operation, moment, Mode::Eventual, origin);
         let Executed { cells, answer } = executed;
         match self.write(now, cells, 0, output) {

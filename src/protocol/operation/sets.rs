@@ -141,8 +141,8 @@ impl<'a> Sets<'a> {
             Self::Combine(how, keys) => told(&combined(desk, *how, keys)?),
             Self::Store { how, to, keys } => {
                 let members = combined(desk, *how, keys)?;
-                let remains = desk.look(to, |shown| shown.remains());
-                if remains || !members.is_empty() {
+                let was_there = desk.kind(to).is_some();
+                if was_there || !members.is_empty() {
                     desk.put(to, Field::whole_key(), Content::Tombstone);
                 }
                 for member in &members {

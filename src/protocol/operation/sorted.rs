@@ -199,8 +199,8 @@ impl<'a> Sorted<'a> {
                     let own = found.into_iter().map(|(score, member)| (score, member.to_vec()));
                     own.collect::<Vec<_>>()
                 })?;
-                let remains = desk.look(to, |shown| shown.remains());
-                if remains || !found.is_empty() {
+                let was_there = desk.kind(to).is_some();
+                if was_there || !found.is_empty() {
                     desk.put(to, super::super::cell::Field::whole_key(), Content::Tombstone);
                 }
                 for (score, member) in &found {

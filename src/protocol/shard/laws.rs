@@ -24,6 +24,7 @@ use crate::protocol::digest::DigestHash;
 use crate::protocol::id::Origin;
 use crate::protocol::message::ExchangeId;
 use crate::protocol::store::tests::merged;
+use crate::protocol::time::WallTime;
 
 const NODES: usize = 3;
 
@@ -190,7 +191,7 @@ impl World {
         self.now = self.now + time;
         for at in 0..NODES {
             if self.wakes[at].is_some_and(|wake| wake <= self.now) {
-                self.handle(at, Input::Wake);
+                self.handle(at, Input::Wake(WallTime(0)));
             }
         }
     }

@@ -12,7 +12,7 @@ use super::super::id::Origin;
 use super::super::index::Slot;
 use super::super::role::{self, ROLES, Role};
 use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
-use super::{Books, Loser, Merged};
+use super::{Books, Fingerprint, Loser, Merged};
 
 /// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
 ///
@@ -52,6 +52,9 @@ pub(super) struct Fields {
     /// The names of the cells by their dots, where there are many: who walks through the dots would
     /// otherwise look at all of them for each.
     by_dot: Option<BTreeMap<Dot, Field>>,
+    /// The sum of the hashes of all live cells of the key, that of the whole key included; kept up to
+    /// date by `ending`.
+    pub(super) sum: Fingerprint,
 }
 
 impl Fields {
@@ -120,7 +123,7 @@ impl Fields {
 
     /// Takes out what `covered` names.
     fn remove_where(&mut self, mut covered: impl FnMut(&Field, &Cell) -> bool) {
-        let Self { cells, live, by_dot } = self;
+        let Self { cells, live, by_dot, .. } = self;
         cells.retain(|field, cell| {
             let goes = covered(field, cell);
             if goes {

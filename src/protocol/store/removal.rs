@@ -1,13 +1,14 @@
 //! Taking cells out of the store: tombstones that have done their work, and all that is there when a
 //! node fills itself anew. The books are kept as for merges; see the laws in `store`.
 
+use super::super::cell::{CellWrite, Field, Seen};
 #[cfg(test)]
-use super::super::cell::Key;
-use super::super::cell::{CellWrite, Content, Field, Seen};
+use super::super::cell::{Content, Key};
 use super::super::repair::prevails;
 use super::super::stamp::{Dot, Stamp};
 use super::super::version::VersionVector;
-use super::{Books, Fingerprint, Merged, Store, hash_cell};
+use super::ending::Before;
+use super::{Books, Fingerprint, Merged, Store};
 
 impl Store {
     /// Forgets every cell, in place: readers see the empty store.
@@ -73,13 +74,12 @@ impl Store {
             if own.content == cell.content || !prevails(theirs, ours) {
                 return false;
             }
+            let before = Before::of(&cell.key, &entry, &self.books);
             let Some(old) = entry.take(&cell.field) else { return false };
             self.books.strike(&cell.key, &cell.field, &old);
-            let was_live = old.content != Content::Tombstone || entry.is_live();
+            self.books.settle(&cell.key, &mut entry, old.slot, before);
             let is_empty = entry.cells().next().is_none();
-            let is_live = entry.is_live();
             drop(entry);
-            self.books.keys_live -= usize::from(was_live && !is_live);
             if is_empty {
                 self.map.remove(&*cell.key);
                 self.keys[old.slot.0 as usize] = None;
@@ -93,17 +93,19 @@ impl Store {
     pub(in crate::protocol) fn fingerprint_anew(&mut self) {
         let (mut fingerprint, mut reserved) = (Fingerprint::default(), Fingerprint::default());
         for key in self.keys.iter().flatten() {
-            let entry = self.map.get(&**key).expect("a slot's key is kept");
-            for (field, cell) in entry.cells() {
-                if let Content::Value(value) = &cell.content {
-                    let field = field.cloned().unwrap_or_default();
-                    let hash = hash_cell(key, &field, cell, value);
-                    fingerprint.add(hash);
-                    if key.is_reserved() {
-                        reserved.add(hash);
-                    }
-                }
+            let mut entry = self.map.get_mut(&**key).expect("a slot's key is kept");
+            let sum = entry.sum_anew(key);
+            fingerprint.add(sum.0);
+            if key.is_reserved() {
+                reserved.add(sum.0);
+                continue;
             }
+            let slot = entry.slot().expect("a key that is kept has a cell");
+            let before = Before::of(key, &entry, &self.books);
+            if let Some(fields) = &mut entry.fields {
+                fields.sum = sum;
+            }
+            self.books.relist(&entry, slot, before);
         }
         (self.books.fingerprint, self.books.reserved) = (fingerprint, reserved);
     }

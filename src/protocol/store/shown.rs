@@ -77,8 +77,10 @@ pub enum Text<'a> {
 /// One key as a command sees it at its moment.
 #[derive(Clone, Copy)]
 pub(in crate::protocol) struct Shown<'a> {
+    /// Its cells, unless it shows nothing: no command sees what has expired.
     entry: Option<&'a Entry>,
     kind: Option<Kind>,
+    remains: bool,
 }
 
 impl Entry {
@@ -98,7 +100,7 @@ impl Entry {
     }
 
     /// When the key ends, in milliseconds since 1970.
-    fn deadline(&self) -> Option<u64> {
+    pub(super) fn deadline(&self) -> Option<u64> {
         let fields = self.fields.as_ref()?;
         if fields.live(Role::Deadline) == 0 {
             return None;
@@ -150,7 +152,10 @@ impl Entry {
 
 impl<'a> Shown<'a> {
     pub(in crate::protocol) fn of(entry: Option<&'a Entry>, now: WallTime) -> Self {
-        Self { entry, kind: entry.and_then(|entry| entry.kind(now)) }
+        let kind = entry.and_then(|entry| entry.kind(now));
+        let has_any = |entry: &Entry| entry.is_live() || entry.deadline().is_some();
+        let remains = kind.is_some() || entry.is_some_and(has_any);
+        Self { entry: entry.filter(|_| kind.is_some()), kind, remains }
     }
 
     /// What kind of value shows, if any.
@@ -161,13 +166,12 @@ impl<'a> Shown<'a> {
     /// Whether anything has a value, although nothing may show: a deadline that is left behind, or what
     /// has expired.
     pub(in crate::protocol) fn remains(&self) -> bool {
-        self.entry.is_some_and(|entry| entry.is_live() || entry.deadline().is_some())
+        self.remains
     }
 
     /// Names what shows: other cells, another number.
     pub(in crate::protocol) fn version(&self) -> u64 {
-        let entry = self.entry.filter(|_| self.kind.is_some());
-        let cells = entry.into_iter().flat_map(Entry::cells).filter(|(_, cell)| cell.shows());
+        let cells = self.entry.into_iter().flat_map(Entry::cells).filter(|(_, cell)| cell.shows());
         cells.fold(0, |sum, (_, cell)| {
             let Dot { origin, seq } = cell.dot();
             let mut numbers = [0; 16];

@@ -247,6 +247,8 @@ impl Shard {
         let ledger = &mut self.strong.standing.ledger;
         (ledger.epoch, ledger.phase) = (epoch, Phase::Settled);
         ledger.opened = Some(opened);
+        // What was forgotten by then is over for the log as well.
+        ledger.wall = ledger.wall.max(self.store.bound());
         self.enter(now, output);
         if !holds || differs {
             self.stop_following(output);
@@ -286,6 +288,10 @@ impl Shard {
         let (Mode::Strong, Some(opened)) = (ledger.mode(), &ledger.opened) else { return };
         let is_whole = cell.field.is_whole_key() && !cell.key.is_reserved();
         if !is_whole || ledger.admits(stamp, dot) || stamp.epoch >= opened.epoch {
+            return;
+        }
+        // What has expired may have been forgotten by one voter and not by another.
+        if !self.store.reader().contains(&cell.key, ledger.wall) {
             return;
         }
         let live = self.store.live_dots(&cell.key);

@@ -117,6 +117,8 @@ pub(super) enum Asker {
     Client(Token, Shape),
     /// A member that has passed it on, under its number.
     Peer(NodeId, u64),
+    /// Nobody: it was proposed for the sake of its time.
+    Nobody,
 }
 
 /// What a client's answer looks like.
@@ -309,7 +311,9 @@ impl Shard {
             }
             Posture::Forward => match asker {
                 // Passed on once: who gets it from another member does it or refuses.
-                Asker::Peer(..) => self.answer(asker, Outcome::Refused(Refusal::Busy), output),
+                Asker::Peer(..) | Asker::Nobody => {
+                    self.answer(asker, Outcome::Refused(Refusal::Busy), output);
+                }
                 Asker::Client(..) => self.strong.requests.passing.push((asker, call)),
             },
             Posture::Log if !self.has_quorum() => {
@@ -322,6 +326,20 @@ impl Shard {
         }
         if self.strong.next.is_none() {
             self.strong.next = Some(now + LOOK_INTERVAL);
+        }
+    }
+
+    /// Proposes an entry that does nothing but bring the log to this time.
+    pub(in crate::protocol) fn propose_time(
+        &mut self,
+        now: Time,
+        wall: WallTime,
+        output: &mut Output,
+    ) {
+        if self.posture() == Posture::Log {
+            let operation = Operation::Keys(Keys::Delete(Vec::new())).encode();
+            let call = Call { operation, moment: Moment { wall, dice: 0 } };
+            self.dispatch(now, Asker::Nobody, call, output);
         }
     }
 
@@ -382,6 +400,7 @@ impl Shard {
     pub(super) fn answer(&mut self, asker: Asker, outcome: Outcome, output: &mut Output) {
         let (token, shape) = match asker {
             Asker::Client(token, shape) => (token, shape),
+            Asker::Nobody => return,
             Asker::Peer(peer, number) => {
                 self.strong.requests.outcomes.entry(peer).or_default().push((number, outcome));
                 return;

@@ -5,6 +5,7 @@ use super::super::operation::Mode;
 use super::super::shard::Shard;
 use super::super::stamp::Epoch;
 use super::super::store::Fingerprint;
+use super::super::time::WallTime;
 use super::ledger::Phase;
 use super::{Posture, Voter};
 
@@ -54,11 +55,32 @@ pub struct StrongStatus {
 
 impl Shard {
     /// How far this voter has applied the log of a strong epoch, and the fingerprint of clients' cells
-    /// then: it is the same at every voter.
+    /// then, but for keys that are over by the log's time: it is the same at every voter.
     pub fn log_point(&self) -> Option<(Epoch, u64, Fingerprint)> {
         let ledger = self.strong.ledger();
         let counts = self.follows() && ledger.mode() == Mode::Strong;
-        counts.then(|| (ledger.epoch, ledger.slot, self.store.clients_fingerprint()))
+        let fingerprint = || self.store.clients_fingerprint_at(ledger.wall);
+        counts.then(|| (ledger.epoch, ledger.slot, fingerprint()))
+    }
+
+    /// Whether a log writes for clients in this epoch.
+    pub(in crate::protocol) fn has_log(&self) -> bool {
+        self.strong.ledger().mode() == Mode::Strong
+    }
+
+    /// The time that the log has come to, if it writes in this epoch and this voter applies it.
+    pub(in crate::protocol) fn log_wall(&self) -> Option<WallTime> {
+        (self.has_log() && self.follows()).then(|| self.strong.ledger().wall)
+    }
+
+    /// Whether a member votes.
+    pub(in crate::protocol) fn votes(&self, node: NodeId) -> bool {
+        self.strong.ledger().seat_of(node).is_some()
+    }
+
+    /// Whether this member has promised to write nothing more in the present epoch.
+    pub(in crate::protocol) fn is_fenced(&self) -> bool {
+        self.strong.standing.fenced > self.epoch
     }
 
     /// How the log and the mode stand here.

@@ -87,7 +87,7 @@ impl Cluster {
                 self.handle(other, Input::PeerUp(node, Duration::from_millis(1)));
             }
         }
-        self.handle(at, Input::Wake);
+        self.handle(at, Input::Wake(WallTime(0)));
     }
 
     fn stop(&mut self, at: usize) {
@@ -193,7 +193,7 @@ impl Cluster {
                     self.handle(at, Input::Message(from, codec::decode(&frame).unwrap()));
                 }
             } else if let Some((_, at)) = wake {
-                self.handle(at, Input::Wake);
+                self.handle(at, Input::Wake(WallTime(0)));
             }
         }
         self.now = end;
