@@ -52,6 +52,9 @@ pub(super) enum Phase {
         members: Vec<NodeId>,
         /// The voter that asked for it.
         by: Voter,
+        /// The members that are left out by name, and the life that each is in.
+        #[serde(default)]
+        without: Vec<(NodeId, u64)>,
     },
 }
 
@@ -110,7 +113,13 @@ pub(super) enum Entry {
         calls: Vec<Call>,
     },
     /// Eventual mode is to end: `epoch` is to be the next one.
-    Prepare { epoch: Epoch, members: Vec<NodeId>, by: Voter },
+    Prepare {
+        epoch: Epoch,
+        members: Vec<NodeId>,
+        by: Voter,
+        #[serde(default)]
+        without: Vec<(NodeId, u64)>,
+    },
     /// The strong epoch `epoch` begins. All voters that hold the base have this fingerprint.
     Open { epoch: Epoch, base: Digest, lamport: Lamport, fingerprint: Fingerprint },
     /// The strong epoch `epoch` is not to be.

@@ -45,6 +45,7 @@ mod switch;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod wishes;
 mod word;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -73,8 +74,8 @@ pub(super) use recording::{Applied, Standing};
 pub use requests::Refusal;
 use requests::Requests;
 pub use status::{StrongStatus, VoterStatus};
-pub use switch::{SwitchOrder, Switched};
 pub use telling::Knows;
+pub use wishes::{SwitchOrder, Switched};
 pub use word::{StrongEvent, Word};
 
 /// How often is looked at what waits: a few times within the time that a client should not notice.
@@ -139,7 +140,7 @@ pub(super) struct Strong {
     heard: BTreeMap<Voter, (u64, u64)>,
     founding: Option<founding::Founding>,
     drive: Option<switch::Drive>,
-    wishes: switch::Wishes,
+    wishes: wishes::Wishes,
     fencing: switch::Fencing,
     orphans: orphans::Orphans,
     /// When to look next.
@@ -196,6 +197,8 @@ impl Shard {
                 Posture::Held
             }
             Mode::Strong => Posture::Forward,
+            // Eventual mode is about to end, and a write of a member without a fence would not count.
+            Mode::Eventual if ledger.phase != Phase::Settled => Posture::Held,
             Mode::Eventual if !self.strong.ready => Posture::Held,
             Mode::Eventual if self.config.starts_strong && standing.charter.is_none() => {
                 Posture::Held
@@ -273,7 +276,15 @@ impl Shard {
     ) {
         match word {
             Word::Core { to, from: (from, records), applied, bytes } => {
-                self.hear_of((from, records), applied);
+                match self.node_of(from) {
+                    Some(node) if node != peer => {
+                        self.counters.messages_refused += 1;
+                        return;
+                    }
+                    Some(_) => self.hear_of((from, records), applied),
+                    // Of one that has been seated since: the log tells.
+                    None => {}
+                }
                 if !self.strong.ledger().seats.contains_key(&from) {
                     // It may have lost its seat, of which it is not told by the log.
                     self.ask_greeting(now, peer, output);
@@ -283,7 +294,10 @@ impl Shard {
                     _ => {}
                 }
             }
-            Word::Applied { from, slot } => self.hear_of(from, slot),
+            Word::Applied { from, slot } if self.node_of(from.0) == Some(peer) => {
+                self.hear_of(from, slot);
+            }
+            Word::Applied { .. } => self.counters.messages_refused += 1,
             Word::Found { charter } => self.receive_found(now, peer, charter, output),
             Word::Founded { id } => self.receive_founded(now, peer, id, output),
             Word::Unfound { id } => self.receive_unfound(id, output),

@@ -12,7 +12,7 @@ use super::super::id::NodeId;
 use super::super::shard::Shard;
 use super::super::stamp::Epoch;
 use super::super::time::Time;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Phase};
 use super::{Charter, StrongEvent, Voter};
 
 /// What a greeting says of the group.
@@ -33,7 +33,16 @@ impl Shard {
         let ledger = self.strong.ledger();
         let seat = ledger.seat_of(peer);
         let heard = seat.and_then(|voter| Some((voter, self.strong.heard.get(&voter)?.0)));
-        let ledger = self.has_group().then(|| ledger.clone());
+        let mut ledger = self.has_group().then(|| ledger.clone());
+        let standing = &self.strong.standing;
+        if let Some(ledger) = &mut ledger
+            && standing.fenced > ledger.epoch
+            && ledger.phase == Phase::Settled
+        {
+            // It does not vote, and knows of the switch by its fence only. Who joins now has to know.
+            let members = standing.fenced_with.clone();
+            ledger.phase = Phase::Preparing { members, by: Voter(0), without: Vec::new() };
+        }
         Some(Box::new(Knows { charter, ledger, heard }))
     }
 

@@ -211,4 +211,9 @@ pub enum StrongEvent {
     Orphaned(Orphan),
     /// The voters' cells differ, although they hold the same: the switch is given up.
     Differing,
+    /// Members have joined since the switch began: it is given up, since what they write would not count.
+    Joined {
+        /// They.
+        nodes: Vec<NodeId>,
+    },
 }
