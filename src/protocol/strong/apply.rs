@@ -269,17 +269,15 @@ impl Shard {
         let ledger = &self.strong.standing.ledger;
         let (Mode::Strong, Some(opened)) = (ledger.mode(), &ledger.opened) else { return };
         let is_whole = cell.field.is_whole_key() && !cell.key.is_reserved();
-        if !is_whole || ledger.admits(stamp, dot) || stamp.epoch >= opened.epoch {
-            return;
-        }
+        let is_orphan = is_whole && !ledger.admits(stamp, dot) && stamp.epoch < opened.epoch;
         let live = self.store.live_dots(&cell.key);
         let knew = |there: &Dot| {
             there.origin == dot.origin && there.seq < dot.seq || cell.seen.contains(*there)
         };
-        if live.is_empty() || !live.iter().all(knew) {
-            return;
+        let adopted = is_orphan && !live.is_empty() && live.iter().all(knew);
+        if adopted {
+            self.write_log(vec![CellWrite { seen: Seen::default(), ..cell }], output);
         }
-        self.write_log(vec![CellWrite { seen: Seen::default(), ..cell }], output);
-        self.orphan_adopted(dot, output);
+        self.orphan_decided(dot, adopted, output);
     }
 }

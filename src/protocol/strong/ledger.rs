@@ -161,6 +161,12 @@ impl Ledger {
         self.seats.iter().find(|(_, at)| **at == node).map(|(voter, _)| *voter)
     }
 
+    /// How many voters there may be: as many as are wanted, an odd number.
+    pub(super) fn seats_max(&self) -> usize {
+        let wanted = (self.wanted as usize).clamp(1, VOTERS_MAX);
+        if wanted.is_multiple_of(2) { wanted - 1 } else { wanted }
+    }
+
     /// How many voters are a majority.
     pub(super) fn majority(&self) -> usize {
         self.seats.len() / 2 + 1

@@ -91,6 +91,10 @@ const CUT_SLOTS: u64 = 4_096;
 /// How many bytes of records may come until the log is cut.
 const CUT_BYTES: usize = 16 << 20;
 
+/// How many bytes of records a voter may have that does not follow, and so cannot cut its log. With more it
+/// takes no part until it follows again: twice what a voter that follows comes to have.
+const RECORDS_BYTES_MAX: usize = 2 * CUT_BYTES;
+
 /// How many decided slots a voter that does not follow keeps until it can go on with them.
 const PENDING_SLOTS_MAX: usize = 4_096;
 
@@ -158,6 +162,8 @@ pub(super) struct Strong {
     changed: bool,
     /// Whether others have come further in the log than is known to be decided here.
     behind: bool,
+    /// The strong epoch of which was looked whether all counts that is here.
+    judged: Option<Epoch>,
 }
 
 impl Strong {
@@ -289,7 +295,10 @@ impl Shard {
                     // It may have lost its seat, of which it is not told by the log.
                     self.ask_greeting(now, peer, output);
                 }
+                let follows = self.follows();
                 match &mut self.strong.group {
+                    // The message is as good as lost: the log waits for this voter, or goes on without it.
+                    Some(group) if !follows && group.records_bytes() > RECORDS_BYTES_MAX => {}
                     Some(group) if group.voter() == to => group.receive(now, bytes),
                     _ => {}
                 }
@@ -318,6 +327,8 @@ impl Shard {
             Word::Switch { id, order } => self.receive_switch(now, peer, id, order, output),
             Word::Switched { id, outcome } => self.receive_switched(peer, id, outcome, output),
             Word::Seat { voter } => self.receive_seat(now, peer, voter, output),
+            Word::Offer { orphans } => self.receive_offer(now, peer, orphans, output),
+            Word::Decided { orphans } => self.receive_decided(peer, orphans, output),
         }
     }
 
@@ -419,7 +430,7 @@ impl Shard {
             || !strong.ready
             || strong.standing.ledger.seat_of(self.config.node) != strong.standing.voter
             || self.config.starts_strong && strong.standing.ledger.opened.is_none()
-            || strong.orphans.waits()
+            || strong.orphans.waits() && strong.standing.ledger.mode() == Mode::Strong
             || strong.standing.left_out
             || strong.behind
             || strong.group.is_some() && strong.told.0 != strong.standing.ledger.slot

@@ -543,7 +543,7 @@ impl Shard {
     // Members that do not vote.
 
     /// The voter to which requests are passed: the nearest way to the primary, else any.
-    fn voter_for_requests(&self) -> Option<NodeId> {
+    pub(super) fn voter_for_requests(&self) -> Option<NodeId> {
         let seats = &self.strong.ledger().seats;
         let linked: Vec<NodeId> = seats
             .values()

@@ -1,12 +1,15 @@
 //! Stories of the replicated log and the switch, with shards in memory.
 
 mod cluster;
+mod orphans;
 mod switching;
+mod voters;
 
 use std::time::Duration;
 
 use cluster::{Cluster, Passing, plain, strong};
 
+use super::ledger::Entry;
 use super::*;
 use crate::protocol::boundary::{Input, Reply, Request};
 use crate::protocol::operation::Word as Argument;
