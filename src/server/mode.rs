@@ -158,7 +158,7 @@ pub struct SwitchReport {
 
 impl Node {
     /// Switches the consistency mode of the whole cluster. All members must be reachable, but for
-    /// `without`, which are retired: what only they have does not count any more. With `dry_run` it is
+    /// `without`, which are retired once strong mode begins: what only they have does not count any more. With `dry_run` it is
     /// only said what would be done.
     ///
     /// # Errors
@@ -258,6 +258,20 @@ impl Node {
                     "another switch is under way; nothing was changed, try again when it is done";
                 ("underway", text.to_owned())
             }
+            Switched::LeavesOut { nodes } => {
+                report.nodes = named(&nodes);
+                let who = match report.nodes.is_empty() {
+                    true => "nobody".to_owned(),
+                    false => report.nodes.join(", "),
+                };
+                (
+                    "underway",
+                    format!(
+                        "another switch is under way, which leaves out {who}; nothing was changed, try \
+                         again when it is done"
+                    ),
+                )
+            }
             Switched::NoQuorum => {
                 let text = "fewer than a majority of the voters can be reached; nothing was changed. \
                             `quorumor status` shows which are down: start them";
@@ -268,8 +282,9 @@ impl Node {
                 (
                     "aborted",
                     format!(
-                        "it took too long and was given up; nothing is lost, eventual mode goes on as \
-                         epoch {}. `quorumor status` shows who is down or behind",
+                        "it was given up, since it took too long or a member joined meanwhile; nothing is \
+                         lost, eventual mode goes on as epoch {}. `quorumor status` shows who is down or \
+                         behind",
                         epoch.0
                     ),
                 )

@@ -114,6 +114,9 @@ impl Inner {
                 "voters that hold the same writes hold other cells: the switch is given up, and this \
                  node compares"
             ),
+            StrongEvent::Joined { nodes } => log::warn!(
+                "{nodes:?} joined since the switch began: it is given up, ask for it again"
+            ),
         }
     }
 }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::super::boundary::{Input, Request, Token};
 use super::super::operation::{
-    Answer, End, Expiry as Ends, Hash, Keys, Lists, Only, Operation, Sets, Text, When, Word,
+    Answer, End, Ends, Expiry as Deadline, Hash, Keys, Lists, Only, Operation, Sets, Text, When,
+    Word,
 };
 use super::super::shard::Careless;
 use super::tests::{Cluster, LONG, SECOND, id};
@@ -67,8 +68,8 @@ fn operation(kind: u8, key: usize, name: usize, end: u64) -> Operation<'static> 
     let set = |expiry| Text::Set { key: word, value: name, expiry, when: When::Always, get: false };
     let at = i64::try_from(end).unwrap_or(i64::MAX);
     match kind {
-        0 => Operation::Text(set(Ends::None)),
-        1 => Operation::Text(set(Ends::At(end))),
+        0 => Operation::Text(set(Deadline::None)),
+        1 => Operation::Text(set(Deadline::Ends(Ends::At(end as i64)))),
         2 => Operation::Keys(Keys::Delete(vec![word])),
         3 => Operation::Text(Text::Add { key: word, by: 3 }),
         4 | 5 => Operation::Hash(Hash::Set(word, vec![(name, "v".into())])),
@@ -80,7 +81,7 @@ fn operation(kind: u8, key: usize, name: usize, end: u64) -> Operation<'static> 
             Operation::Lists(Lists::Push { key: word, elements, end, present: false })
         }
         11 => Operation::Keys(Keys::Persist(word)),
-        _ => Operation::Keys(Keys::ExpireAt { key: word, at, only: Only::Always }),
+        _ => Operation::Keys(Keys::Expire { key: word, ends: Ends::At(at), only: Only::Always }),
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::config::Durability;
 use super::super::id::Origin;
 use super::super::message::Envelope;
 use super::super::operation::{
-    Answer, Expiry as Ends, Hash, Keys, Mode, Moment, Only, Operation, Sets, Text, When,
+    Answer, Ends, Expiry as Deadline, Hash, Keys, Mode, Moment, Only, Operation, Sets, Text, When,
 };
 use super::super::record::Append;
 use super::super::recovery::Recovery;
@@ -310,7 +310,7 @@ impl Cluster {
 
     /// Whether it was set, and not refused.
     fn set(&mut self, at: usize, key: &str, seconds: u64) -> bool {
-        let expiry = Ends::At(self.wall(at).0 + seconds * 1_000);
+        let expiry = Deadline::Ends(Ends::At((self.wall(at).0 + seconds * 1_000) as i64));
         let (key, value, when) = (key.into(), "value".into(), When::Always);
         let set = Operation::Text(Text::Set { key, value, expiry, when, get: false });
         let moment = Moment { wall: self.wall(at), dice: self.asked };
@@ -321,7 +321,7 @@ impl Cluster {
     fn expire(&mut self, at: usize, key: &str, seconds: u64) {
         let end = i64::try_from(self.wall(at).0 + seconds * 1_000).unwrap();
         let only = Only::Always;
-        self.ask(at, Operation::Keys(Keys::ExpireAt { key: key.into(), at: end, only }));
+        self.ask(at, Operation::Keys(Keys::Expire { key: key.into(), ends: Ends::At(end), only }));
     }
 
     fn hset(&mut self, at: usize, key: &str, name: &str) {
@@ -392,7 +392,7 @@ fn a_single_node_forgets_for_good() {
     for key in 0..5_000 {
         cluster.set(0, &format!("key{key}"), 1);
     }
-    let (key, value, expiry) = ("stays".into(), "v".into(), Ends::None);
+    let (key, value, expiry) = ("stays".into(), "v".into(), Deadline::None);
     let when = When::Always;
     cluster.ask(0, Operation::Text(Text::Set { key, value, expiry, when, get: false }));
     cluster.pass(LONG);

@@ -14,6 +14,7 @@ use super::super::cell::{Content, Field};
 use super::super::glob;
 use super::super::role;
 use super::super::store::Kind;
+use super::super::time::WallTime;
 use super::desk::Desk;
 use super::{Answer, Refused, Why, Word};
 
@@ -41,6 +42,25 @@ pub enum Only {
     PresentEarlier,
 }
 
+/// When a key is to end, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ends {
+    /// Since 1970; what lies before that has passed.
+    At(i64),
+    /// From the operation's moment on, which in strong mode is the log's.
+    After(i64),
+}
+
+impl Ends {
+    /// In milliseconds since 1970.
+    pub(super) fn at(self, now: WallTime) -> u64 {
+        match self {
+            Self::At(at) => u64::try_from(at).unwrap_or(0),
+            Self::After(after) => now.0.saturating_add_signed(after),
+        }
+    }
+}
+
 /// An operation on keys of any kind.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is the command of that name, its fields are its arguments")]
@@ -62,11 +82,11 @@ pub enum Keys<'a> {
         to: Word<'a>,
         replace: bool,
     },
-    /// EXPIRE and its relatives; milliseconds since 1970, and what lies before that has passed.
-    ExpireAt {
+    /// EXPIRE and its relatives.
+    Expire {
         #[serde(borrow)]
         key: Word<'a>,
-        at: i64,
+        ends: Ends,
         only: Only,
     },
     Persist(#[serde(borrow)] Word<'a>),
@@ -112,7 +132,7 @@ impl<'a> Keys<'a> {
             Self::Delete(_)
                 | Self::Rename { .. }
                 | Self::Copy { .. }
-                | Self::ExpireAt { .. }
+                | Self::Expire { .. }
                 | Self::Persist(_)
                 | Self::Flush
         )
@@ -126,7 +146,7 @@ impl<'a> Keys<'a> {
     pub(super) fn needs_order(&self) -> Option<Why> {
         match self {
             Self::Rename { .. } | Self::Copy { .. } => Some(Why::Condition),
-            Self::ExpireAt { only, .. } if *only != Only::Always => Some(Why::Condition),
+            Self::Expire { only, .. } if *only != Only::Always => Some(Why::Condition),
             _ => None,
         }
     }
@@ -139,7 +159,7 @@ impl<'a> Keys<'a> {
             | Self::Persist(key)
             | Self::Encoding(key)
             | Self::Memory(key)
-            | Self::ExpireAt { key, .. }
+            | Self::Expire { key, .. }
             | Self::TimeToLive { key, .. }
             | Self::ExpireTime { key, .. } => vec![*key],
             Self::Size | Self::Random | Self::All { .. } | Self::Scan { .. } | Self::Flush => {
@@ -171,7 +191,7 @@ impl<'a> Keys<'a> {
                 }
                 Answer::flag(copied)
             }
-            Self::ExpireAt { key, at, only } => expire_at(desk, key, *at, *only),
+            Self::Expire { key, ends, only } => expire(desk, key, *ends, *only),
             Self::Persist(key) => Answer::flag(desk.persist(key)),
             Self::TimeToLive { key, milliseconds } => {
                 let now = desk.now().0;
@@ -236,11 +256,11 @@ fn time_of(desk: &Desk<'_>, key: &[u8], time: impl FnOnce(u64) -> u64) -> Answer
     })
 }
 
-fn expire_at(desk: &mut Desk<'_>, key: &[u8], at: i64, only: Only) -> Answer {
+fn expire(desk: &mut Desk<'_>, key: &[u8], ends: Ends, only: Only) -> Answer {
     if desk.kind(key).is_none() {
         return Answer::Integer(0);
     }
-    let at = u64::try_from(at).unwrap_or(0);
+    let at = ends.at(desk.now());
     let old = desk.look(key, |shown| shown.deadline());
     let done = match (only, old) {
         (Only::Always, _) => true,

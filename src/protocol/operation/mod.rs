@@ -51,7 +51,7 @@ use super::time::WallTime;
 pub use answer::{Answer, Refused, Why};
 use desk::Desk;
 pub use hashes::Hash;
-pub use keys::{Keys, Only};
+pub use keys::{Ends, Keys, Only};
 pub use lists::{End, Lists};
 pub use number::{float, integer};
 pub use part::Part;
@@ -249,6 +249,15 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// Whether it reads more than the keys that it names.
+    pub(in crate::protocol) fn needs_store(&self) -> bool {
+        match self {
+            Self::Keys(operation) => operation.needs_store(),
+            Self::Batch { operations, .. } => operations.iter().any(Self::needs_store),
+            _ => false,
+        }
+    }
+
     /// The bytes of an operation, as an entry of the log has them.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -307,7 +316,7 @@ pub fn execute(
 /// Answers an operation that only reads, past the shard. One that needs more than the keys it names,
 /// as a scan does, answers [`None`] and goes through [`execute`], as one that writes does.
 pub fn read(reader: &Reader, operation: &Operation<'_>, moment: Moment) -> Option<Answer> {
-    if operation.is_write() || matches!(operation, Operation::Keys(keys) if keys.needs_store()) {
+    if operation.is_write() || operation.needs_store() {
         return None;
     }
     let mut desk = Desk::new(reader, None, moment, Mode::Strong, Origin(0));
@@ -403,7 +412,7 @@ mod tests {
     fn a_deadline_passes_by_the_moment_alone() {
         for mode in [Mode::Eventual, Mode::Strong] {
             let mut one = One::new(mode);
-            assert_eq!(one.at(0, set("k", "5", Expiry::At(100))), Answer::Ok);
+            assert_eq!(one.at(0, set("k", "5", Expiry::Ends(Ends::At(100)))), Answer::Ok);
             assert_eq!(one.at(50, incr("k")), Answer::Integer(6));
             assert_eq!(one.at(99, get("k")), Answer::bulk("6"));
             assert_eq!(one.at(100, get("k")), Answer::Nil);

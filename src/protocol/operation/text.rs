@@ -11,6 +11,7 @@ use super::super::cell::{Content, Field};
 use super::super::role;
 use super::super::store::Kind;
 use super::desk::Desk;
+use super::keys::Ends;
 use super::number::{self, NoSum};
 use super::{Answer, Mode, Refused, TEXT_BYTES_MAX, Why, Word, integer};
 
@@ -22,8 +23,8 @@ pub enum Expiry {
     None,
     /// It stays.
     Keep,
-    /// In milliseconds since 1970.
-    At(u64),
+    /// It is set.
+    Ends(Ends),
 }
 
 /// On which condition a key is set.
@@ -180,7 +181,10 @@ impl<'a> Text<'a> {
                 match (&answer, *expiry) {
                     (Answer::Nil, _) | (_, Expiry::Keep) => {}
                     (_, Expiry::None) => drop(desk.persist(key)),
-                    (_, Expiry::At(at)) => desk.expire(key, at),
+                    (_, Expiry::Ends(ends)) => {
+                        let at = ends.at(desk.now());
+                        desk.expire(key, at);
+                    }
                 }
                 Ok(answer)
             }
@@ -235,16 +239,16 @@ pub(super) fn write(desk: &mut Desk<'_>, key: &[u8], value: &[u8], expiry: Expir
         Expiry::Keep => desk.look(key, |shown| shown.kind().and_then(|_| shown.deadline())),
         _ => None,
     };
-    match expiry {
-        Expiry::At(at) if at <= desk.now().0 => {
-            desk.put(key, Field::whole_key(), Content::Tombstone);
-        }
-        _ => desk.put(key, Field::whole_key(), Content::from(value)),
+    let ends = match expiry {
+        Expiry::Ends(ends) => Some(ends.at(desk.now())),
+        _ => None,
+    };
+    if ends.is_some_and(|at| at <= desk.now().0) {
+        return desk.put(key, Field::whole_key(), Content::Tombstone);
     }
-    match (expiry, kept) {
-        (Expiry::At(at), _) if at > desk.now().0 => desk.expire(key, at),
-        (Expiry::Keep, Some(at)) => desk.expire(key, at),
-        _ => {}
+    desk.put(key, Field::whole_key(), Content::from(value));
+    if let Some(at) = ends.or(kept) {
+        desk.expire(key, at);
     }
 }
 

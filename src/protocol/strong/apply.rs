@@ -10,13 +10,11 @@ use super::super::boundary::Output;
 use super::super::cell::{CellWrite, Seen, VALUE_BYTES_MAX, Write};
 use super::super::digest::Digest;
 use super::super::event::Distrust;
-use super::super::id::NodeId;
 use super::super::operation::{Answer, Executed, Mode, Moment, Operation, Refused, execute};
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::super::store::Fingerprint;
 use super::super::time::Time;
-use super::group::Voter;
 use super::ledger::{Call, Entry, Opened, Phase, log_origin};
 use super::requests::Outcome;
 use super::{PENDING_BYTES_MAX, PENDING_SLOTS_MAX, StrongEvent};
@@ -103,7 +101,9 @@ impl Shard {
             Entry::Calls { by, number, epoch, calls } => {
                 self.apply_calls(now, (by, number), epoch, calls, output);
             }
-            Entry::Prepare { epoch, members, by } => self.apply_prepare(now, epoch, members, by),
+            Entry::Prepare { epoch, members, by, without } => {
+                self.apply_prepare(now, epoch, Phase::Preparing { members, by, without });
+            }
             Entry::Open { epoch, base, lamport, fingerprint } => {
                 self.apply_open(now, epoch, (base, lamport), fingerprint, output);
             }
@@ -214,15 +214,15 @@ impl Shard {
         written
     }
 
-    fn apply_prepare(&mut self, now: Time, epoch: Epoch, members: Vec<NodeId>, by: Voter) {
+    fn apply_prepare(&mut self, now: Time, epoch: Epoch, phase: Phase) {
         let ledger = &mut self.strong.standing.ledger;
         let follows = ledger.epoch.0.checked_add(1) == Some(epoch.0);
         if ledger.mode() != Mode::Eventual || !follows || ledger.phase != Phase::Settled {
             return;
         }
-        ledger.phase = Phase::Preparing { members, by };
+        ledger.phase = phase;
         self.strong.changed = true;
-        self.prepare_begins(now, by);
+        self.prepare_begins(now);
     }
 
     fn apply_open(
@@ -235,9 +235,8 @@ impl Shard {
     ) {
         let ledger = &self.strong.standing.ledger;
         let follows = ledger.epoch.0.checked_add(1) == Some(epoch.0);
-        if !matches!(ledger.phase, Phase::Preparing { .. }) || !follows {
-            return;
-        }
+        let (Phase::Preparing { without, .. }, true) = (&ledger.phase, follows) else { return };
+        let without = without.clone();
         let Some(charter) = &self.strong.standing.charter else { return };
         let origin = log_origin(&charter.id, epoch);
         let holds = self.vector.covers(&base.0) && self.fill.is_none();
@@ -258,6 +257,7 @@ impl Shard {
             self.tell_strong(StrongEvent::Differing, output);
             self.rebuild(now, Distrust::Asked, output);
         }
+        self.retire_left_out(now, &without, output);
     }
 
     fn apply_abort(&mut self, now: Time, epoch: Epoch, output: &mut Output) {
@@ -287,21 +287,17 @@ impl Shard {
         let ledger = &self.strong.standing.ledger;
         let (Mode::Strong, Some(opened)) = (ledger.mode(), &ledger.opened) else { return };
         let is_whole = cell.field.is_whole_key() && !cell.key.is_reserved();
-        if !is_whole || ledger.admits(stamp, dot) || stamp.epoch >= opened.epoch {
-            return;
-        }
-        // What has expired may have been forgotten by one voter and not by another.
-        if !self.store.reader().contains(&cell.key, ledger.wall) {
-            return;
-        }
+        let is_orphan = is_whole && !ledger.admits(stamp, dot) && stamp.epoch < opened.epoch;
         let live = self.store.live_dots(&cell.key);
         let knew = |there: &Dot| {
             there.origin == dot.origin && there.seq < dot.seq || cell.seen.contains(*there)
         };
-        if live.is_empty() || !live.iter().all(knew) {
-            return;
+        // What has expired may have been forgotten by one voter and not by another.
+        let shows = self.store.reader().contains(&cell.key, ledger.wall);
+        let adopted = is_orphan && shows && live.iter().all(knew);
+        if adopted {
+            self.write_log(vec![CellWrite { seen: Seen::default(), ..cell }], output);
         }
-        self.write_log(vec![CellWrite { seen: Seen::default(), ..cell }], output);
-        self.orphan_adopted(dot, output);
+        self.orphan_decided(dot, adopted, output);
     }
 }

@@ -21,7 +21,7 @@ use super::super::event::Distrust;
 use super::super::id::{NodeId, Origin};
 use super::super::message::{ExchangeId, RoundId};
 use super::super::shard::Shard;
-use super::super::stamp::Epoch;
+use super::super::stamp::{Dot, Epoch};
 use super::super::time::Time;
 use super::super::version::VersionVector;
 use super::ledger::Ledger;
@@ -258,6 +258,35 @@ impl Shard {
         }
     }
 
+    /// The cells that are here beyond what the last strong epoch began with and what its log has written.
+    /// Nearly all that a member holds is in the base, and is not looked at: it may be very much.
+    pub(super) fn beyond_base(&self) -> impl Iterator<Item = Dot> {
+        let opened = self.strong.ledger().opened.as_ref();
+        let beyond = opened.map(|opened| {
+            let beyond = self.vector.minus(&opened.base.0);
+            beyond.into_iter().filter(|(origin, _)| *origin != opened.origin)
+        });
+        let ranges = beyond.into_iter().flatten().flat_map(|(origin, ranges)| {
+            ranges.into_iter().map(move |(first, last)| (origin, first, last))
+        });
+        let store = &self.store;
+        ranges.flat_map(move |(origin, first, last)| {
+            let next = move |from| {
+                let seq = store.next_seq(origin, from)?;
+                (seq <= last).then_some(seq)
+            };
+            let seqs = std::iter::successors(next(first), move |seq| next(seq.checked_add(1)?));
+            seqs.map(move |seq| Dot { origin, seq })
+        })
+    }
+
+    /// Whether a cell that is here counts in this epoch.
+    fn counts(&self, dot: Dot) -> bool {
+        let admits = |stamp| self.strong.ledger().admits(stamp, dot);
+        self.store.stamp(dot).is_none_or(admits)
+            || self.store.cell(dot).is_none_or(|(_, cell)| cell.key.is_reserved())
+    }
+
     /// An epoch has begun here: what does not count in it is put away.
     pub(super) fn enter(&mut self, now: Time, output: &mut Output) {
         let ledger = &self.strong.standing.ledger;
@@ -270,12 +299,14 @@ impl Shard {
         self.settle_ready();
         self.tell_strong(StrongEvent::Entered { epoch, mode }, output);
         self.wishes_end(output);
-        let ledger = &self.strong.standing.ledger;
-        let counts = |(stamp, dot, cell): &(_, _, super::super::cell::CellWrite)| {
-            cell.key.is_reserved() || ledger.admits(*stamp, *dot)
-        };
-        let left_out = self.fill.is_none() && !self.store.all().all(|cell| counts(&cell));
-        self.strong.standing.left_out = left_out;
+        let opened = self.strong.ledger().opened.as_ref().map(|opened| opened.epoch);
+        if self.fill.is_some() {
+            self.strong.standing.left_out = false;
+        } else if std::mem::replace(&mut self.strong.judged, opened) != opened {
+            let left_out = self.beyond_base().any(|dot| !self.counts(dot));
+            self.strong.standing.left_out = left_out;
+        }
+        let left_out = self.strong.standing.left_out;
         if left_out {
             self.stop_following(output);
         }

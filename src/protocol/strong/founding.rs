@@ -38,13 +38,12 @@ impl Shard {
         !self.strong.ledger().seats.is_empty()
     }
 
-    /// Begins to found a group among the active members.
-    pub(super) fn found(&mut self, now: Time, output: &mut Output) {
+    /// Begins to found a group among the active members, but for those that are left out.
+    pub(super) fn found(&mut self, now: Time, without: &[NodeId], output: &mut Output) {
         if self.strong.founding.is_some() || self.has_group() {
             return;
         }
-        let members: BTreeSet<NodeId> =
-            self.roster.actives().map(|(node, _)| node).chain([self.config.node]).collect();
+        let members: BTreeSet<NodeId> = self.members_without(without).into_iter().collect();
         let charter = match self.strong.standing.charter.clone() {
             // Somebody's, perhaps this node's own of an earlier life: it is gone on with.
             Some(charter) => charter,

@@ -182,6 +182,11 @@ impl Group {
         (self.number, &self.records)
     }
 
+    /// How many bytes of records there are since the last checkpoint.
+    pub(super) fn records_bytes(&self) -> usize {
+        self.records_bytes
+    }
+
     /// The number of slots that were handed out as decided.
     pub(super) fn decided(&self) -> u64 {
         self.replica.emitted_index()

@@ -52,6 +52,9 @@ pub(super) enum Phase {
         members: Vec<NodeId>,
         /// The voter that asked for it.
         by: Voter,
+        /// The members that are left out by name, and the life that each is in.
+        #[serde(default)]
+        without: Vec<(NodeId, u64)>,
     },
 }
 
@@ -110,7 +113,13 @@ pub(super) enum Entry {
         calls: Vec<Call>,
     },
     /// Eventual mode is to end: `epoch` is to be the next one.
-    Prepare { epoch: Epoch, members: Vec<NodeId>, by: Voter },
+    Prepare {
+        epoch: Epoch,
+        members: Vec<NodeId>,
+        by: Voter,
+        #[serde(default)]
+        without: Vec<(NodeId, u64)>,
+    },
     /// The strong epoch `epoch` begins. All voters that hold the base have this fingerprint.
     Open { epoch: Epoch, base: Digest, lamport: Lamport, fingerprint: Fingerprint },
     /// The strong epoch `epoch` is not to be.
@@ -150,6 +159,12 @@ impl Ledger {
     /// The seat of a node.
     pub(super) fn seat_of(&self, node: NodeId) -> Option<Voter> {
         self.seats.iter().find(|(_, at)| **at == node).map(|(voter, _)| *voter)
+    }
+
+    /// How many voters there may be: as many as are wanted, an odd number.
+    pub(super) fn seats_max(&self) -> usize {
+        let wanted = (self.wanted as usize).clamp(1, VOTERS_MAX);
+        if wanted.is_multiple_of(2) { wanted - 1 } else { wanted }
     }
 
     /// How many voters are a majority.

@@ -33,6 +33,7 @@
 
 mod apply;
 mod catching_up;
+mod clock;
 mod founding;
 mod group;
 mod ledger;
@@ -45,6 +46,7 @@ mod switch;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod wishes;
 mod word;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -73,8 +75,8 @@ pub(super) use recording::{Applied, Standing};
 pub use requests::Refusal;
 use requests::Requests;
 pub use status::{StrongStatus, VoterStatus};
-pub use switch::{SwitchOrder, Switched};
 pub use telling::Knows;
+pub use wishes::{SwitchOrder, Switched};
 pub use word::{StrongEvent, Word};
 
 /// How often is looked at what waits: a few times within the time that a client should not notice.
@@ -89,6 +91,10 @@ const CUT_SLOTS: u64 = 4_096;
 
 /// How many bytes of records may come until the log is cut.
 const CUT_BYTES: usize = 16 << 20;
+
+/// How many bytes of records a voter may have that does not follow, and so cannot cut its log. With more it
+/// takes no part until it follows again: twice what a voter that follows comes to have.
+const RECORDS_BYTES_MAX: usize = 2 * CUT_BYTES;
 
 /// How many decided slots a voter that does not follow keeps until it can go on with them.
 const PENDING_SLOTS_MAX: usize = 4_096;
@@ -135,13 +141,14 @@ pub(super) struct Strong {
     /// How many bytes the slot that is being applied has written so far.
     slot_bytes: usize,
     requests: Requests,
+    clocks: clock::Clocks,
     /// Whether all that happened before the present epoch is here.
     ready: bool,
     /// What was heard of voters: the number of their last record, and how far they have come.
     heard: BTreeMap<Voter, (u64, u64)>,
     founding: Option<founding::Founding>,
     drive: Option<switch::Drive>,
-    wishes: switch::Wishes,
+    wishes: wishes::Wishes,
     fencing: switch::Fencing,
     orphans: orphans::Orphans,
     /// When to look next.
@@ -159,6 +166,8 @@ pub(super) struct Strong {
     changed: bool,
     /// Whether others have come further in the log than is known to be decided here.
     behind: bool,
+    /// The strong epoch of which was looked whether all counts that is here.
+    judged: Option<Epoch>,
 }
 
 impl Strong {
@@ -198,6 +207,8 @@ impl Shard {
                 Posture::Held
             }
             Mode::Strong => Posture::Forward,
+            // Eventual mode is about to end, and a write of a member without a fence would not count.
+            Mode::Eventual if ledger.phase != Phase::Settled => Posture::Held,
             Mode::Eventual if !self.strong.ready => Posture::Held,
             Mode::Eventual if self.config.starts_strong && standing.charter.is_none() => {
                 Posture::Held
@@ -275,17 +286,32 @@ impl Shard {
     ) {
         match word {
             Word::Core { to, from: (from, records), applied, bytes } => {
-                self.hear_of((from, records), applied);
+                match self.node_of(from) {
+                    Some(node) if node != peer => {
+                        self.counters.messages_refused += 1;
+                        return;
+                    }
+                    Some(_) => self.hear_of((from, records), applied),
+                    // Of one that has been seated since: the log tells.
+                    None => {}
+                }
                 if !self.strong.ledger().seats.contains_key(&from) {
                     // It may have lost its seat, of which it is not told by the log.
                     self.ask_greeting(now, peer, output);
                 }
+                let follows = self.follows();
                 match &mut self.strong.group {
+                    // The message is as good as lost: the log waits for this voter, or goes on without it.
+                    Some(group) if !follows && group.records_bytes() > RECORDS_BYTES_MAX => {}
                     Some(group) if group.voter() == to => group.receive(now, bytes),
                     _ => {}
                 }
             }
-            Word::Applied { from, slot } => self.hear_of(from, slot),
+            Word::Applied { from, slot, wall } if self.node_of(from.0) == Some(peer) => {
+                self.strong.clocks.hear(now, peer, wall);
+                self.hear_of(from, slot);
+            }
+            Word::Applied { .. } => self.counters.messages_refused += 1,
             Word::Found { charter } => self.receive_found(now, peer, charter, output),
             Word::Founded { id } => self.receive_founded(now, peer, id, output),
             Word::Unfound { id } => self.receive_unfound(id, output),
@@ -306,6 +332,8 @@ impl Shard {
             Word::Switch { id, order } => self.receive_switch(now, peer, id, order, output),
             Word::Switched { id, outcome } => self.receive_switched(peer, id, outcome, output),
             Word::Seat { voter } => self.receive_seat(now, peer, voter, output),
+            Word::Offer { orphans } => self.receive_offer(now, peer, orphans, output),
+            Word::Decided { orphans } => self.receive_decided(peer, orphans, output),
         }
     }
 
@@ -344,10 +372,11 @@ impl Shard {
         }
         let from = (group.voter(), group.durable());
         self.strong.told = (slot, Some(now));
+        let wall = self.wall();
         let seats = self.strong.ledger().seats.values().copied();
         let others: Vec<_> = seats.filter(|node| *node != self.config.node).collect();
         for node in others {
-            self.say(node, Word::Applied { from, slot }, output);
+            self.say(node, Word::Applied { from, slot, wall }, output);
         }
     }
 
@@ -412,7 +441,7 @@ impl Shard {
             || !strong.ready
             || strong.standing.ledger.seat_of(self.config.node) != strong.standing.voter
             || self.config.starts_strong && strong.standing.ledger.opened.is_none()
-            || strong.orphans.waits()
+            || strong.orphans.waits() && strong.standing.ledger.mode() == Mode::Strong
             || strong.standing.left_out
             || strong.behind
             || strong.group.is_some() && strong.told.0 != strong.standing.ledger.slot

@@ -2,32 +2,44 @@
 //!
 //! They were acknowledged by a member that was left out of the switch by name. They never count by
 //! themselves: a client may have read that they are not there. A member that has some puts them away
-//! when it learns of the epoch, and keeps them to be shown. A voter offers those that are whole values
-//! to the log, which makes the write if its writer had seen all that the key shows now. That nothing
-//! shows does not suffice: it may have been deleted, of which voters may remember nothing.
+//! when it learns of the epoch, and keeps them to be shown. It offers those that are whole values to the
+//! log, through a voter if it is none, some at a time until it knows of each what the log has decided: the
+//! log makes the write if its writer had seen all that the key shows now. That nothing shows does not
+//! suffice: it may have been deleted, of which voters may remember nothing.
+//!
+//! An orphan that is offered again, since the answer was lost, is not made again: its key shows by now what
+//! its writer had not seen, the orphan's own value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::boundary::Output;
 use super::super::cell::CellWrite;
+use super::super::id::NodeId;
 use super::super::operation::Mode;
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Stamp};
 use super::super::time::Time;
 use super::ledger::Entry;
-use super::{Posture, StrongEvent};
+use super::{Posture, StrongEvent, Word};
 
 /// The most orphans that are kept to be shown; more are counted only.
 const ORPHANS_MAX: usize = 65_536;
 
-/// How often an orphan is offered.
+/// How often orphans are offered.
 const OFFER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many are offered at a time.
+/// How many are offered at a time, and about how many bytes of them: it is not urgent, and what clients ask
+/// now goes through the same log.
 const OFFERED_MAX: usize = 64;
+const OFFERED_BYTES_MAX: usize = 1 << 20;
+
+/// Of how many orphans a voter remembers what the log has decided, and who has offered it: many times what
+/// one member offers until it has its answers.
+const VERDICTS_MAX: usize = 4_096;
 
 /// A write that does not count.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,14 +58,22 @@ pub struct Orphan {
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     kept: BTreeMap<Dot, Orphan>,
-    /// Those that were offered, and when; and how often.
+    /// Of which the log is still to decide.
+    open: BTreeSet<Dot>,
+    /// When some were offered, and which was the last.
     offered: Option<Time>,
-    offers: u32,
+    last: Option<Dot>,
+    /// At a voter: who has offered which.
+    offers: VecDeque<(Dot, NodeId)>,
+    /// At a voter: which the log has made, and which not, of late.
+    verdicts: BTreeMap<Dot, bool>,
+    verdicts_in_order: VecDeque<Dot>,
 }
 
 impl Orphans {
     pub(super) fn of(kept: BTreeMap<Dot, Orphan>) -> Self {
-        Self { kept, ..Self::default() }
+        let open = kept.values().filter(|it| it.may_be_made()).map(|it| it.dot).collect();
+        Self { kept, open, ..Self::default() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Orphan> {
@@ -62,7 +82,53 @@ impl Orphans {
 
     /// Whether any is still to be offered.
     pub(super) fn waits(&self) -> bool {
-        self.offers < 3 && self.kept.values().any(|orphan| !orphan.adopted)
+        !self.open.is_empty()
+    }
+
+    /// Some that are still to be offered, in turn.
+    fn next(&mut self) -> Vec<Orphan> {
+        let later = match self.last {
+            Some(last) => self.open.range((Bound::Excluded(last), Bound::Unbounded)),
+            None => self.open.range(..),
+        };
+        let earlier = self.last.map(|last| self.open.range(..=last));
+        let turn = later.chain(earlier.into_iter().flatten());
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for orphan in turn.take(OFFERED_MAX).filter_map(|dot| self.kept.get(dot)) {
+            bytes += orphan.cell.bytes();
+            if bytes > OFFERED_BYTES_MAX && !some.is_empty() {
+                break;
+            }
+            some.push(orphan.clone());
+        }
+        self.last = some.last().map(|orphan| orphan.dot);
+        some
+    }
+
+    /// Takes note of what the log has decided.
+    fn decide(&mut self, dot: Dot, adopted: bool) {
+        if self.verdicts.contains_key(&dot) {
+            return;
+        }
+        self.verdicts.insert(dot, adopted);
+        self.verdicts_in_order.push_back(dot);
+        if self.verdicts_in_order.len() > VERDICTS_MAX
+            && let Some(oldest) = self.verdicts_in_order.pop_front()
+        {
+            self.verdicts.remove(&oldest);
+        }
+    }
+}
+
+impl Orphan {
+    /// Whether the log could make it: what stands for part of a key cannot be judged by itself.
+    fn may_be_made(&self) -> bool {
+        !self.adopted && self.cell.field.is_whole_key()
+    }
+
+    fn into_entry(self) -> Entry {
+        let Self { stamp, dot, cell, .. } = self;
+        Entry::Adopt { stamp, dot, cell }
     }
 }
 
@@ -86,7 +152,9 @@ impl Shard {
         }
         let orphan = Orphan { stamp, dot, cell, adopted: false };
         orphans.kept.insert(dot, orphan.clone());
-        orphans.offers = 0;
+        if orphan.may_be_made() {
+            orphans.open.insert(dot);
+        }
         if self.keeps_records() {
             output.append.orphan(&orphan);
         }
@@ -107,34 +175,96 @@ impl Shard {
         }
     }
 
-    /// Offers orphans to the log.
-    pub(super) fn look_at_orphans(&mut self, now: Time, _output: &mut Output) {
-        let orphans = &self.strong.orphans;
+    /// Offers orphans to the log, or to a voter.
+    pub(super) fn look_at_orphans(&mut self, now: Time, output: &mut Output) {
+        let posture = self.posture();
+        let orphans = &mut self.strong.orphans;
         let due = orphans.offered.is_none_or(|at| now.since(at) >= OFFER_INTERVAL);
-        if !orphans.waits() || !due || self.posture() != Posture::Log || !self.has_quorum() {
+        if !orphans.waits() || !due || !matches!(posture, Posture::Log | Posture::Forward) {
             return;
         }
-        let entries: Vec<Entry> = orphans
-            .kept
-            .values()
-            .filter(|orphan| !orphan.adopted && orphan.cell.field.is_whole_key())
-            .take(OFFERED_MAX)
-            .map(|Orphan { stamp, dot, cell, .. }| Entry::Adopt {
-                stamp: *stamp,
-                dot: *dot,
-                cell: cell.clone(),
-            })
-            .collect();
-        for entry in entries {
-            self.propose_entry(now, &entry);
+        orphans.offered = Some(now);
+        if posture == Posture::Log {
+            if self.has_quorum() {
+                for orphan in self.strong.orphans.next() {
+                    self.propose_entry(now, &orphan.into_entry());
+                }
+            }
+            return;
         }
-        self.strong.orphans.offered = Some(now);
-        self.strong.orphans.offers += 1;
+        if let Some(voter) = self.voter_for_requests() {
+            let orphans = self.strong.orphans.next();
+            self.say(voter, Word::Offer { orphans }, output);
+        }
     }
 
-    /// The log has made the write of an orphan.
-    pub(super) fn orphan_adopted(&mut self, dot: Dot, output: &mut Output) {
-        if let Some(orphan) = self.strong.orphans.kept.get_mut(&dot) {
+    /// A member that does not vote offers orphans.
+    pub(super) fn receive_offer(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        orphans: Vec<Orphan>,
+        output: &mut Output,
+    ) {
+        if self.posture() != Posture::Log || self.roster.active(peer).is_none() {
+            return;
+        }
+        let mut decided = Vec::new();
+        for orphan in orphans.into_iter().take(OFFERED_MAX) {
+            let dot = orphan.dot;
+            let known = &mut self.strong.orphans;
+            if let Some(adopted) = known.verdicts.get(&dot) {
+                decided.push((dot, *adopted));
+                continue;
+            }
+            if known.offers.len() >= VERDICTS_MAX {
+                known.offers.pop_front();
+            }
+            known.offers.push_back((dot, peer));
+            self.propose_entry(now, &orphan.into_entry());
+        }
+        if !decided.is_empty() {
+            self.say(peer, Word::Decided { orphans: decided }, output);
+        }
+    }
+
+    /// A voter says what the log has decided of orphans.
+    pub(super) fn receive_decided(
+        &mut self,
+        peer: NodeId,
+        decided: Vec<(Dot, bool)>,
+        output: &mut Output,
+    ) {
+        if self.strong.ledger().seat_of(peer).is_some() {
+            for (dot, adopted) in decided {
+                self.close_orphan(dot, adopted, output);
+            }
+        }
+    }
+
+    /// The log has decided of an orphan, which may be another member's.
+    pub(super) fn orphan_decided(&mut self, dot: Dot, adopted: bool, output: &mut Output) {
+        let orphans = &mut self.strong.orphans;
+        orphans.decide(dot, adopted);
+        // What it decided first holds.
+        let adopted = orphans.verdicts.get(&dot).copied().unwrap_or(adopted);
+        let (of_it, others) = orphans.offers.drain(..).partition(|(offered, _)| *offered == dot);
+        orphans.offers = others;
+        let askers: BTreeSet<NodeId> =
+            VecDeque::into_iter(of_it).map(|(_, peer): (Dot, NodeId)| peer).collect();
+        for peer in askers {
+            self.say(peer, Word::Decided { orphans: vec![(dot, adopted)] }, output);
+        }
+        self.close_orphan(dot, adopted, output);
+    }
+
+    /// The log has decided of an orphan that this member may keep.
+    fn close_orphan(&mut self, dot: Dot, adopted: bool, output: &mut Output) {
+        let orphans = &mut self.strong.orphans;
+        if !orphans.open.remove(&dot) || !adopted {
+            return;
+        }
+        if let Some(orphan) = orphans.kept.get_mut(&dot) {
             orphan.adopted = true;
             let orphan = orphan.clone();
             if self.keeps_records() {

@@ -18,6 +18,9 @@ use super::super::time::WallTime;
 use super::group::{Group, Voter};
 use super::ledger::{Charter, Ledger};
 
+/// About how many bytes of the log's records are put into one record of a snapshot.
+const PART_BYTES: usize = 1 << 20;
+
 /// What a member knows of the group and of itself in it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Standing {
@@ -106,12 +109,39 @@ impl Shard {
         append.standing(&self.strong.standing);
         for orphan in self.strong.orphans.iter() {
             append.orphan(orphan);
+            append.settle();
         }
         let group = self.strong.group.as_ref().map(Group::records);
         let (number, records): (u64, &[Bytes]) =
             group.unwrap_or((self.strong.recovered.0, &self.strong.recovered.1));
-        if number > 0 {
-            append.group(number, true, records);
+        if number == 0 {
+            return;
+        }
+        // In several pieces, of which the last bears the number of all: a snapshot counts whole or not at
+        // all, and what stands in the journal behind it under one of these numbers is in it already.
+        let parts = parts(records, PART_BYTES);
+        let count = parts.len() as u64;
+        if count > number {
+            return append.group(number, true, records);
+        }
+        for (at, part) in (1..).zip(parts) {
+            append.group(number - count + at, at == 1, part);
+            append.settle();
         }
     }
+}
+
+/// Parts of about so many bytes, in order; at least one, which may be empty.
+fn parts(records: &[Bytes], bytes_max: usize) -> Vec<&[Bytes]> {
+    let mut parts = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (at, record) in records.iter().enumerate() {
+        if at > first && bytes + record.len() > bytes_max {
+            parts.push(&records[first..at]);
+            (first, bytes) = (at, 0);
+        }
+        bytes += record.len();
+    }
+    parts.push(&records[first..]);
+    parts
 }

@@ -23,7 +23,7 @@ use super::super::operation::{
 use super::super::shard::Careless;
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Stamp};
-use super::super::time::{Time, WallTime};
+use super::super::time::Time;
 use super::ledger::{Call, Entry};
 use super::{LOOK_INTERVAL, Posture, Word as Said, group};
 
@@ -329,30 +329,6 @@ impl Shard {
         }
     }
 
-    /// Proposes an entry that does nothing but bring the log to this time.
-    pub(in crate::protocol) fn propose_time(
-        &mut self,
-        now: Time,
-        wall: WallTime,
-        output: &mut Output,
-    ) {
-        if self.posture() == Posture::Log {
-            let operation = Operation::Keys(Keys::Delete(Vec::new())).encode();
-            let call = Call { operation, moment: Moment { wall, dice: 0 } };
-            self.dispatch(now, Asker::Nobody, call, output);
-        }
-    }
-
-    /// Whether a request has to be an entry of the log: it writes, or it reads a key that expires, and
-    /// the log decides the time.
-    fn goes_through_the_log(&self, call: &Call) -> bool {
-        let Ok(operation) = Operation::decode(&call.operation) else { return true };
-        let expires = |key: &Word<'_>| {
-            self.store.reader().look(key, WallTime(0), |shown| shown.deadline().is_some())
-        };
-        operation.is_write() || operation.keys().iter().any(expires)
-    }
-
     /// Counts anew what waits, as answers are not counted one by one.
     fn count_waiting(&mut self) {
         let requests = &mut self.strong.requests;
@@ -493,6 +469,7 @@ impl Shard {
         let requests = &mut self.strong.requests;
         let number = requests.next_entry;
         requests.next_entry += 1;
+        let calls = self.timed(now, calls);
         let (by, epoch) = (self.strong.life, self.strong.standing.ledger.epoch);
         let entry = Entry::Calls { by, number, epoch, calls };
         let proposed = match &mut self.strong.group {
@@ -578,7 +555,7 @@ impl Shard {
     // Members that do not vote.
 
     /// The voter to which requests are passed: the nearest way to the primary, else any.
-    fn voter_for_requests(&self) -> Option<NodeId> {
+    pub(super) fn voter_for_requests(&self) -> Option<NodeId> {
         let seats = &self.strong.ledger().seats;
         let linked: Vec<NodeId> = seats
             .values()

@@ -110,9 +110,24 @@ impl Shard {
         if members != seats {
             // If a change is under way it is tried again.
             let _ = group.seat(now, &seats);
-        } else if let (true, Some(voter)) = (too_many, gone) {
+        } else if let (true, Some(voter)) = (too_many, gone.or_else(|| self.seat_too_many())) {
             self.propose_entry(now, &Entry::Seat { voter, node: None });
         }
+    }
+
+    /// A seat beyond an odd number of them: it makes writes slower and nothing safer. One of somebody who
+    /// cannot be reached, else the last one. Two are left as they are, since the other one is a copy.
+    fn seat_too_many(&self) -> Option<Voter> {
+        let seats = &self.strong.ledger().seats;
+        if seats.len() < 3 {
+            return None;
+        }
+        let mut others = seats.iter().filter(|(voter, node)| {
+            **node != self.config.node && Some(**voter) != self.strong.primary
+        });
+        let is_down = |(_, node): &(&Voter, &NodeId)| self.peers.live(**node).is_none();
+        let last = others.clone().next_back();
+        others.find(is_down).or(last).map(|(voter, _)| *voter)
     }
 
     pub(super) fn receive_seat(
@@ -154,13 +169,18 @@ impl Shard {
         output: &mut Output,
     ) {
         let standing = &mut self.strong.standing;
+        // While a switch is under way the majority that drains is that of before. And of several that were
+        // proposed at the same time only as many are seated as there should be.
+        let is_full = standing.ledger.seats.len() >= standing.ledger.seats_max();
+        if standing.ledger.phase != Phase::Settled || node.is_some() && is_full {
+            return;
+        }
         if standing.guests.len() >= GUESTS_MAX {
             standing.guests.pop_first();
         }
         match node {
             Some(node) => {
-                let seated = standing.ledger.seats.values().any(|at| *at == node);
-                if seated || standing.ledger.seats.len() >= super::VOTERS_MAX {
+                if standing.ledger.seat_of(node).is_some() {
                     return;
                 }
                 standing.ledger.seats.insert(voter, node);

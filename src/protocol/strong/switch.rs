@@ -8,6 +8,13 @@
 //! so when it is durable, with the fingerprint of their cells. Once a majority has, and the
 //! fingerprints agree, the log *opens* the strong epoch.
 //!
+//! A member that joins meanwhile is in no fence. It holds its requests as soon as it has met anybody, and
+//! the switch is given up if the voter that drives knows of such a member before it opens. It has drained
+//! by then, so it knows of all that any member knew of when it was fenced. What a node has written before
+//! it met anybody is a matter of `orphans`.
+//!
+//! A member that is left out by name is retired when the strong epoch begins, not before.
+//!
 //! # Strong to eventual
 //! One entry of the log. A member makes writes of its own once it holds all that the log has written.
 //!
@@ -17,21 +24,17 @@
 //! opening and giving up comes first in the log holds. A member that is cut off while it is fenced
 //! stays so until it hears how it ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::super::boundary::{Output, Reply, Token};
+use super::super::boundary::Output;
 use super::super::digest::{Digest, DigestHash};
 use super::super::id::NodeId;
-use super::super::operation::Mode;
 use super::super::shard::Shard;
 use super::super::stamp::{Epoch, Lamport};
 use super::super::store::Fingerprint;
 use super::super::time::Time;
 use super::super::version::VersionVector;
-use super::group::Voter;
 use super::ledger::{Entry, Phase};
 use super::{LOOK_INTERVAL, StrongEvent, Word};
 
@@ -41,109 +44,8 @@ const TAKEOVER: Duration = Duration::from_secs(3);
 /// After how long a switch is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long whoever wishes for a switch waits for its end.
-const WISH_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How many wishes may wait at one member.
-const WISHES_MAX: usize = 64;
-
-/// How often a cluster that is to start strong tries to.
-const START_INTERVAL: Duration = Duration::from_millis(200);
-
 /// With how many members a voter that drains opens a round at once.
 const DRAINED_FROM_MAX: usize = 16;
-
-/// What somebody wishes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SwitchOrder {
-    /// The mode to come.
-    pub to: Mode,
-    /// Members to be left out: they are retired, and what only they have becomes an orphan.
-    pub without: Vec<NodeId>,
-    /// Whether only to say what would be done.
-    pub dry_run: bool,
-}
-
-/// What came of the wish for a switch.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Switched {
-    /// The epoch has begun.
-    Done {
-        /// It.
-        epoch: Epoch,
-    },
-    /// The mode was that already.
-    Already {
-        /// The epoch that goes on.
-        epoch: Epoch,
-    },
-    /// It could be done: what was asked.
-    Possible {
-        /// Who would take part.
-        members: Vec<NodeId>,
-        /// Who votes, or would.
-        voters: Vec<NodeId>,
-    },
-    /// Members cannot be reached; nothing was changed.
-    Unreachable {
-        /// They.
-        nodes: Vec<NodeId>,
-    },
-    /// The primary, or the node that was asked, cannot be left out.
-    CannotLeaveOut {
-        /// It.
-        node: NodeId,
-    },
-    /// Nobody of this name is a member.
-    NoMember {
-        /// It.
-        node: NodeId,
-    },
-    /// Another switch is under way.
-    Underway,
-    /// Fewer than a majority of the voters can be reached; nothing was changed.
-    NoQuorum,
-    /// It was given up; the mode is what it was.
-    Aborted {
-        /// The epoch that has begun instead.
-        epoch: Epoch,
-    },
-    /// It takes too long to say.
-    Unknown,
-}
-
-/// Who wishes for a switch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wisher {
-    Client(Token),
-    Peer(NodeId, u64),
-    /// The configuration.
-    Start,
-}
-
-#[derive(Debug)]
-struct Wish {
-    by: Wisher,
-    order: SwitchOrder,
-    deadline: Time,
-    /// The voter it was passed to, under this number.
-    passed: Option<(NodeId, u64)>,
-    begun: bool,
-}
-
-/// The wishes that wait here.
-#[derive(Debug, Default)]
-pub(super) struct Wishes {
-    waiting: Vec<Wish>,
-    next: u64,
-    tried: Option<Time>,
-}
-
-impl Wishes {
-    pub(super) fn waits(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-}
 
 /// A switch that this voter drives, or watches.
 #[derive(Debug)]
@@ -172,237 +74,35 @@ impl Fencing {
 }
 
 impl Shard {
-    /// Wishes for a switch; the answer comes later.
-    pub(in crate::protocol) fn wish(
+    /// Retires the members that a switch has left out, now that its epoch has begun: not before, since it
+    /// might have been given up. Every voter does so, since any may fail, and the first one suffices. A
+    /// later life of such a member is not meant.
+    pub(super) fn retire_left_out(
         &mut self,
         now: Time,
-        token: Token,
-        order: &SwitchOrder,
+        without: &[(NodeId, u64)],
         output: &mut Output,
     ) {
-        self.add_wish(now, Wisher::Client(token), order.clone(), output);
-    }
-
-    pub(super) fn receive_switch(
-        &mut self,
-        now: Time,
-        peer: NodeId,
-        id: u64,
-        order: SwitchOrder,
-        output: &mut Output,
-    ) {
-        let by = Wisher::Peer(peer, id);
-        if self.strong.wishes.waiting.iter().all(|wish| wish.by != by) {
-            self.add_wish(now, by, order, output);
-        }
-    }
-
-    fn add_wish(&mut self, now: Time, by: Wisher, order: SwitchOrder, output: &mut Output) {
-        if self.strong.wishes.waiting.len() >= WISHES_MAX {
-            return self.answer_wisher(by, Switched::Underway, output);
-        }
-        let deadline = now + WISH_PATIENCE;
-        let wish = Wish { by, order, deadline, passed: None, begun: false };
-        self.strong.wishes.waiting.push(wish);
-        self.look_at_switch(now, output);
-    }
-
-    fn answer_wisher(&mut self, by: Wisher, outcome: Switched, output: &mut Output) {
-        match by {
-            Wisher::Client(token) => output.reply.push((token, Reply::Switched(outcome))),
-            Wisher::Peer(peer, id) => self.say(peer, Word::Switched { id, outcome }, output),
-            Wisher::Start => {}
-        }
-    }
-
-    /// Answers all wishes alike.
-    pub(super) fn answer_wishes(&mut self, outcome: Switched, output: &mut Output) {
-        for wish in std::mem::take(&mut self.strong.wishes.waiting) {
-            self.answer_wisher(wish.by, outcome.clone(), output);
-        }
-    }
-
-    pub(super) fn receive_switched(
-        &mut self,
-        peer: NodeId,
-        id: u64,
-        outcome: Switched,
-        output: &mut Output,
-    ) {
-        let waiting = &mut self.strong.wishes.waiting;
-        if let Some(at) = waiting.iter().position(|wish| wish.passed == Some((peer, id))) {
-            let wish = waiting.swap_remove(at);
-            self.answer_wisher(wish.by, outcome, output);
-        }
-    }
-
-    /// An epoch has begun: the wishes that had begun are answered, others are looked at again.
-    pub(super) fn wishes_end(&mut self, output: &mut Output) {
-        let (epoch, mode) = (self.strong.ledger().epoch, self.strong.ledger().mode());
-        let begun = self.strong.wishes.waiting.extract_if(.., |wish| wish.begun);
-        for wish in begun.collect::<Vec<_>>() {
-            let outcome = match wish.order.to == mode {
-                true => Switched::Done { epoch },
-                false => Switched::Aborted { epoch },
-            };
-            self.answer_wisher(wish.by, outcome, output);
-        }
-    }
-
-    /// Goes on with wishes, and with a switch that is under way.
-    pub(super) fn look_at_switch(&mut self, now: Time, output: &mut Output) {
-        self.start_strong(now);
-        let mut waiting = std::mem::take(&mut self.strong.wishes.waiting);
-        let mut stays = Vec::new();
-        for mut wish in waiting.drain(..) {
-            match self.consider(now, &mut wish, output) {
-                Some(outcome) => self.answer_wisher(wish.by, outcome, output),
-                None if wish.deadline <= now => {
-                    self.answer_wisher(wish.by, Switched::Unknown, output);
-                }
-                None => stays.push(wish),
-            }
-        }
-        stays.append(&mut self.strong.wishes.waiting);
-        self.strong.wishes.waiting = stays;
-        self.drive(now, output);
-    }
-
-    /// Has a cluster that is to start strong do so, once as many members are there as shall vote.
-    fn start_strong(&mut self, now: Time) {
-        let ledger = self.strong.ledger();
-        if !self.config.starts_strong || ledger.opened.is_some() || self.fill.is_some() {
+        if self.fill.is_some() {
             return;
         }
-        let due = self.strong.wishes.tried.is_none_or(|at| now.since(at) >= START_INTERVAL);
-        if !due || self.strong.wishes.waits() || ledger.phase != Phase::Settled {
-            return;
-        }
-        self.strong.wishes.tried = Some(now);
-        let linked: BTreeSet<NodeId> = self
-            .roster
-            .actives()
-            .map(|(node, _)| node)
-            .filter(|node| self.is_open_to(*node))
-            .chain([self.config.node])
-            .collect();
-        if linked.len() >= self.config.voters && linked.first() == Some(&self.config.node) {
-            let order = SwitchOrder { to: Mode::Strong, without: Vec::new(), dry_run: false };
-            let deadline = now + WISH_PATIENCE;
-            let by = Wisher::Start;
-            let wish = Wish { by, order, deadline, passed: None, begun: false };
-            self.strong.wishes.waiting.push(wish);
+        for (node, life) in without {
+            let member = self.roster.members.get(node);
+            if member.is_some_and(|(_, member)| member.incarnation <= *life) {
+                self.retire(now, *node, output);
+            }
         }
     }
 
-    /// Whether writes go both ways between a member and this one.
-    fn is_open_to(&self, node: NodeId) -> bool {
-        node == self.config.node
-            || self.peers.live(node).is_some_and(|link| link.takes && link.gives)
-    }
-
-    /// Brings a wish on its way; its outcome, if that is known at once.
-    fn consider(&mut self, now: Time, wish: &mut Wish, output: &mut Output) -> Option<Switched> {
-        if wish.begun || wish.passed.is_some() || self.strong.founding.is_some() {
-            return None;
-        }
-        let ledger = self.strong.ledger();
-        let (epoch, to) = (ledger.epoch, wish.order.to);
-        let settled = ledger.phase == Phase::Settled;
-        if ledger.mode() == to && settled {
-            return Some(Switched::Already { epoch });
-        }
-        if !settled {
-            // It joins the one that is under way, if that leads where it wants to go.
-            wish.begun = to == Mode::Strong;
-            return (!wish.begun).then_some(Switched::Underway);
-        }
-        let members: Vec<NodeId> = self
-            .roster
-            .actives()
-            .map(|(node, _)| node)
-            .chain([self.config.node])
-            .filter(|node| !wish.order.without.contains(node))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        if to == Mode::Strong
-            && let Some(refused) = self.judge_members(&wish.order, &members)
-        {
-            return Some(refused);
-        }
-        if !self.has_group() {
-            if wish.order.dry_run {
-                let count = self.config.voters.clamp(1, super::VOTERS_MAX).min(members.len());
-                let voters =
-                    members.iter().copied().take(count - usize::from(count.is_multiple_of(2)));
-                return Some(Switched::Possible { voters: voters.collect(), members });
-            }
-            self.leave_out(now, &wish.order.without, output);
-            self.found(now, output);
-            return None;
-        }
-        if !self.has_quorum() {
-            return Some(Switched::NoQuorum);
-        }
-        if wish.order.dry_run {
-            let voters = self.strong.ledger().seats.values().copied().collect();
-            return Some(Switched::Possible { members, voters });
-        }
-        if !self.follows() {
-            if self.strong.group.is_none() && self.strong.standing.seated {
-                // It is about to vote.
-                return None;
-            }
-            if matches!(wish.by, Wisher::Peer(..)) {
-                return Some(Switched::Underway);
-            }
-            let seats = self.strong.ledger().seats.values().copied();
-            let voter =
-                seats.filter(|node| *node != self.config.node).find(|it| self.is_open_to(*it));
-            let Some(voter) = voter else { return Some(Switched::NoQuorum) };
-            let id = self.rng.u64(..);
-            self.strong.wishes.next = id;
-            wish.passed = Some((voter, id));
-            self.say(voter, Word::Switch { id, order: wish.order.clone() }, output);
-            return None;
-        }
-        let Some(next) = epoch.0.checked_add(1).map(Epoch) else {
-            return Some(Switched::Underway);
+    /// Members that take part and are neither fenced nor left out: they have joined since, or came to be
+    /// known here by what others had heard before their fences.
+    fn uncovered(&self) -> Vec<NodeId> {
+        let Phase::Preparing { members, without, .. } = &self.strong.ledger().phase else {
+            return Vec::new();
         };
-        let entry = match to {
-            Mode::Strong => {
-                self.leave_out(now, &wish.order.without, output);
-                let by = self.strong.standing.voter.unwrap_or_default();
-                Entry::Prepare { epoch: next, members, by }
-            }
-            Mode::Eventual => Entry::Relax { epoch: next },
-        };
-        wish.begun = self.propose_entry(now, &entry);
-        None
-    }
-
-    /// Whether these members may switch now.
-    fn judge_members(&self, order: &SwitchOrder, members: &[NodeId]) -> Option<Switched> {
-        let primary = self.strong.primary.and_then(|primary| self.node_of(primary));
-        for node in &order.without {
-            let is_here = self.peers.live(*node).is_some();
-            if *node == self.config.node || Some(*node) == primary || is_here {
-                return Some(Switched::CannotLeaveOut { node: *node });
-            }
-            if !self.roster.members.contains_key(node) {
-                return Some(Switched::NoMember { node: *node });
-            }
-        }
-        let nodes: Vec<_> =
-            members.iter().copied().filter(|node| !self.is_open_to(*node)).collect();
-        (!nodes.is_empty()).then_some(Switched::Unreachable { nodes })
-    }
-
-    fn leave_out(&mut self, now: Time, without: &[NodeId], output: &mut Output) {
-        for node in without {
-            self.retire(now, *node, output);
-        }
+        let is_covered =
+            |node: &NodeId| members.contains(node) || without.iter().any(|(out, _)| out == node);
+        self.members_without(&[]).into_iter().filter(|node| !is_covered(node)).collect()
     }
 
     /// Proposes an entry that nobody waits for by itself; says whether it was taken.
@@ -430,12 +130,13 @@ impl Shard {
     // Driving.
 
     /// The log has prepared a switch.
-    pub(super) fn prepare_begins(&mut self, now: Time, by: Voter) {
-        let ledger = self.strong.ledger();
+    pub(super) fn prepare_begins(&mut self, now: Time) {
+        let ledger = &self.strong.standing.ledger;
+        let Phase::Preparing { by, .. } = &ledger.phase else { return };
         let Some(epoch) = ledger.epoch.0.checked_add(1).map(Epoch) else { return };
         let own = self.strong.standing.voter;
         let rank = ledger.seats.keys().position(|voter| Some(*voter) == own).unwrap_or(0);
-        let pause = match own == Some(by) {
+        let pause = match own == Some(*by) {
             true => Duration::ZERO,
             false => TAKEOVER * (1 + u32::try_from(rank).unwrap_or(u32::MAX / 8)),
         };
@@ -449,19 +150,20 @@ impl Shard {
             proposed: None,
         });
         for wish in &mut self.strong.wishes.waiting {
-            wish.begun |= wish.order.to == Mode::Strong;
+            // Of several that were proposed the first has come to pass.
+            wish.begun = wish.order.refused_by(&ledger.phase).is_none();
         }
         self.strong.next = Some(now);
     }
 
-    fn drive(&mut self, now: Time, output: &mut Output) {
-        let Phase::Preparing { members, by } = self.strong.ledger().phase.clone() else { return };
+    pub(super) fn drive(&mut self, now: Time, output: &mut Output) {
+        let Phase::Preparing { members, .. } = self.strong.ledger().phase.clone() else { return };
         if !self.follows() {
             return;
         }
         if self.strong.drive.is_none() {
             // After a restart.
-            self.prepare_begins(now, by);
+            self.prepare_begins(now);
         }
         let Some(drive) = &self.strong.drive else { return };
         let epoch = drive.epoch;
@@ -475,6 +177,10 @@ impl Shard {
         if drive.drives_at > now || waited {
             return;
         }
+        if self.give_up_uncovered(now, output) {
+            return;
+        }
+        let Some(drive) = &self.strong.drive else { return };
         let lacking: Vec<_> =
             members.iter().copied().filter(|node| !drive.answers.contains_key(node)).collect();
         for node in lacking {
@@ -482,6 +188,18 @@ impl Shard {
             self.say_or_hear(now, node, fence, output);
         }
         self.drain(now, &members, output);
+        self.open(now, output);
+    }
+
+    /// Gives the switch up if there are members that it does not cover: what they acknowledge would not
+    /// count. Says whether it did.
+    fn give_up_uncovered(&mut self, now: Time, output: &mut Output) -> bool {
+        let nodes = self.uncovered();
+        let (false, Some(drive)) = (nodes.is_empty(), &self.strong.drive) else { return false };
+        let epoch = drive.epoch;
+        self.tell_strong(StrongEvent::Joined { nodes }, output);
+        self.propose_end(now, &Entry::Abort { epoch });
+        true
     }
 
     fn propose_end(&mut self, now: Time, entry: &Entry) {
@@ -547,10 +265,9 @@ impl Shard {
         (base, fingerprint): (DigestHash, Fingerprint),
         output: &mut Output,
     ) {
-        let majority = self.strong.ledger().majority();
         let is_voter = self.strong.ledger().seat_of(peer).is_some();
         let Some(drive) = &mut self.strong.drive else { return };
-        let Some((digest, hash, lamport)) = &drive.base else { return };
+        let Some((_, hash, _)) = &drive.base else { return };
         if drive.epoch != epoch || *hash != base || !is_voter || drive.proposed.is_some() {
             return;
         }
@@ -559,8 +276,23 @@ impl Shard {
             self.tell_strong(StrongEvent::Differing, output);
             return self.propose_end(now, &Entry::Abort { epoch });
         }
-        if drive.drained.len() >= majority {
-            let (base, lamport) = (digest.clone(), *lamport);
+        self.open(now, output);
+    }
+
+    /// Opens the strong epoch, if a majority has drained and this voter is among them: from then on it
+    /// knows of every member that a fenced one knew of.
+    fn open(&mut self, now: Time, output: &mut Output) {
+        let majority = self.strong.ledger().majority();
+        let Some(Drive { epoch, drained, base: Some((base, _, lamport)), .. }) = &self.strong.drive
+        else {
+            return;
+        };
+        let Some(fingerprint) = drained.get(&self.config.node).copied() else { return };
+        if drained.len() < majority {
+            return;
+        }
+        let (epoch, base, lamport) = (*epoch, base.clone(), *lamport);
+        if !self.give_up_uncovered(now, output) {
             self.propose_end(now, &Entry::Open { epoch, base, lamport, fingerprint });
         }
     }

@@ -11,8 +11,8 @@ use super::super::event::Misdeed;
 use super::super::id::NodeId;
 use super::super::shard::Shard;
 use super::super::stamp::Epoch;
-use super::super::time::Time;
-use super::ledger::Ledger;
+use super::super::time::{Time, WallTime};
+use super::ledger::{Ledger, Phase};
 use super::{Charter, StrongEvent, Voter};
 
 /// What a greeting says of the group.
@@ -24,6 +24,8 @@ pub struct Knows {
     ledger: Option<Ledger>,
     /// The number of the last record that the sender has heard of from the receiver, as a voter.
     heard: Option<(Voter, u64)>,
+    /// What the sender's clock shows.
+    wall: WallTime,
 }
 
 impl Shard {
@@ -33,8 +35,17 @@ impl Shard {
         let ledger = self.strong.ledger();
         let seat = ledger.seat_of(peer);
         let heard = seat.and_then(|voter| Some((voter, self.strong.heard.get(&voter)?.0)));
-        let ledger = self.has_group().then(|| ledger.clone());
-        Some(Box::new(Knows { charter, ledger, heard }))
+        let mut ledger = self.has_group().then(|| ledger.clone());
+        let standing = &self.strong.standing;
+        if let Some(ledger) = &mut ledger
+            && standing.fenced > ledger.epoch
+            && ledger.phase == Phase::Settled
+        {
+            // It does not vote, and knows of the switch by its fence only. Who joins now has to know.
+            let members = standing.fenced_with.clone();
+            ledger.phase = Phase::Preparing { members, by: Voter(0), without: Vec::new() };
+        }
+        Some(Box::new(Knows { charter, ledger, heard, wall: self.wall() }))
     }
 
     /// Takes in what a peer tells; says whether it can be taken part with.
@@ -45,7 +56,8 @@ impl Shard {
         knows: Knows,
         output: &mut Output,
     ) -> bool {
-        let Knows { charter, ledger, heard } = knows;
+        let Knows { charter, ledger, heard, wall } = knows;
+        self.strong.clocks.hear(now, peer, wall);
         self.recall(heard, output);
         let Some(theirs) = ledger else { return true };
         let ours = self.strong.standing.charter.as_ref().map(|charter| charter.id);

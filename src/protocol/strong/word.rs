@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::super::digest::{Digest, DigestHash};
 use super::super::id::NodeId;
 use super::super::operation::Mode;
-use super::super::stamp::{Epoch, Lamport};
+use super::super::stamp::{Dot, Epoch, Lamport};
 use super::super::store::Fingerprint;
+use super::super::time::WallTime;
 use super::super::version::VersionVector;
 use super::catching_up::Install;
 use super::requests::Outcome;
@@ -35,6 +36,8 @@ pub enum Word {
         from: (Voter, u64),
         /// How many slots it has applied.
         slot: u64,
+        /// What its clock shows.
+        wall: WallTime,
     },
     /// Asks for consent to a group. Lost: asked again.
     Found {
@@ -119,6 +122,16 @@ pub enum Word {
         /// The number.
         voter: Voter,
     },
+    /// A member that does not vote offers orphans to the log. Lost: offered again.
+    Offer {
+        /// They.
+        orphans: Vec<Orphan>,
+    },
+    /// Answers `Offer` when the log has decided. Lost: said again when they are offered again.
+    Decided {
+        /// Which, and whether the log has made it.
+        orphans: Vec<(Dot, bool)>,
+    },
 }
 
 impl Word {
@@ -137,6 +150,8 @@ impl Word {
             Self::Forwarded { outcomes } => {
                 outcomes.iter().map(|(_, outcome)| outcome.bytes()).sum()
             }
+            Self::Offer { orphans } => orphans.iter().map(|orphan| orphan.cell.bytes() + 60).sum(),
+            Self::Decided { orphans } => 20 * orphans.len(),
             Self::Found { .. }
             | Self::Founded { .. }
             | Self::Applied { .. }
@@ -160,6 +175,7 @@ impl fmt::Display for Word {
             ),
             Self::Forward { calls } => write!(f, "{} operations for a voter", calls.len()),
             Self::Forwarded { outcomes } => write!(f, "outcomes of {} operations", outcomes.len()),
+            Self::Offer { orphans } => write!(f, "{} orphans for the log", orphans.len()),
             Self::Install(_) => f.write_str("a voter's state"),
             word => write!(f, "{word:?}"),
         }
@@ -211,4 +227,9 @@ pub enum StrongEvent {
     Orphaned(Orphan),
     /// The voters' cells differ, although they hold the same: the switch is given up.
     Differing,
+    /// Members have joined since the switch began: it is given up, since what they write would not count.
+    Joined {
+        /// They.
+        nodes: Vec<NodeId>,
+    },
 }

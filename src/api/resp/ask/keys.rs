@@ -79,7 +79,7 @@ fn expire_at<'a>(it: &Asked<'a>, unit: &Unit) -> Read<'a> {
     if gt && lt {
         return Err(Misread::Text("ERR GT and LT options at the same time are not compatible"));
     }
-    let at = it.time(2, unit)?;
+    let ends = it.time(2, unit)?;
     let only = match (nx, xx, gt, lt) {
         (true, ..) => Only::Absent,
         (_, _, true, _) => Only::Later,
@@ -88,7 +88,7 @@ fn expire_at<'a>(it: &Asked<'a>, unit: &Unit) -> Read<'a> {
         (_, true, ..) => Only::Present,
         _ => Only::Always,
     };
-    Ok(Operation::Keys(Keys::ExpireAt { key: it.word(1), at, only }))
+    Ok(Operation::Keys(Keys::Expire { key: it.word(1), ends, only }))
 }
 
 pub(in crate::api::resp) fn persist<'a>(it: &Asked<'a>) -> Read<'a> {

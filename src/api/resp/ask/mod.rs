@@ -3,7 +3,7 @@
 //! One function per command reads the arguments behind its name, whose number has been checked, and
 //! one file per kind of value has those functions. They judge in Redis' order and with Redis' texts;
 //! what depends on what a key holds is left to the operation. Times that a client gives relative to
-//! now are made absolute here.
+//! now stay so, as in strong mode it is the log that says when that is.
 
 pub(super) mod hashes;
 pub(super) mod keys;
@@ -15,7 +15,7 @@ pub(super) mod text;
 use std::fmt;
 
 use super::parse::{Arguments, integer};
-use crate::protocol::operation::{Operation, Part, Refused, Word, float};
+use crate::protocol::operation::{Ends, Expiry, Operation, Part, Refused, Word, float};
 use crate::protocol::time::WallTime;
 
 /// Makes an operation of a request.
@@ -164,21 +164,24 @@ impl<'a> Asked<'a> {
         Ok(part)
     }
 
-    /// A time in seconds or milliseconds, from now or from 1970, as milliseconds since 1970.
-    fn time(&self, index: usize, unit: &Unit) -> Result<i64, Misread> {
+    /// A time in seconds or milliseconds, from now or from 1970.
+    fn time(&self, index: usize, unit: &Unit) -> Result<Ends, Misread> {
         let number = self.integer(index)?;
         let milliseconds = if unit.seconds { number.checked_mul(1_000) } else { Some(number) };
+        let milliseconds = milliseconds.ok_or(Misread::BadTime)?;
         let now = i64::try_from(self.now.0).unwrap_or(i64::MAX);
-        let at =
-            milliseconds.and_then(|it| if unit.absolute { Some(it) } else { it.checked_add(now) });
-        at.ok_or(Misread::BadTime)
+        match unit.absolute {
+            true => Ok(Ends::At(milliseconds)),
+            false if milliseconds.checked_add(now).is_none() => Err(Misread::BadTime),
+            false => Ok(Ends::After(milliseconds)),
+        }
     }
 
     /// A time to which a value is set, which Redis wants to be positive.
-    fn deadline(&self, index: usize, unit: &Unit) -> Result<u64, Misread> {
+    fn deadline(&self, index: usize, unit: &Unit) -> Result<Expiry, Misread> {
         match self.integer(index)? {
             ..=0 => Err(Misread::BadTime),
-            _ => u64::try_from(self.time(index, unit)?).map_err(|_| Misread::BadTime),
+            _ => self.time(index, unit).map(Expiry::Ends),
         }
     }
 }

@@ -30,7 +30,7 @@ pub(in crate::api::resp) fn set<'a>(it: &Asked<'a>) -> Read<'a> {
             && expiry == Expiry::None
             && at + 1 < it.len()
         {
-            expiry = Expiry::At(it.deadline(at + 1, &unit)?);
+            expiry = it.deadline(at + 1, &unit)?;
             at += 1;
         } else {
             return Err(Refused::Syntax.into());
@@ -49,7 +49,7 @@ pub(in crate::api::resp) fn psetex<'a>(it: &Asked<'a>) -> Read<'a> {
 }
 
 fn set_until<'a>(it: &Asked<'a>, seconds: bool) -> Read<'a> {
-    let expiry = Expiry::At(it.deadline(2, &Unit { seconds, absolute: false })?);
+    let expiry = it.deadline(2, &Unit { seconds, absolute: false })?;
     let (key, value, when, get) = (it.word(1), it.word(3), When::Always, false);
     Ok(Operation::Text(Text::Set { key, value, expiry, when, get }))
 }
@@ -72,7 +72,7 @@ pub(in crate::api::resp) fn getex<'a>(it: &Asked<'a>) -> Read<'a> {
     let expiry = match (it.len(), unit) {
         (2, _) => Expiry::Keep,
         (3, None) if it.is(2, "persist") => Expiry::None,
-        (4, Some(unit)) => Expiry::At(it.deadline(3, &unit)?),
+        (4, Some(unit)) => it.deadline(3, &unit)?,
         _ => return Err(Refused::Syntax.into()),
     };
     Ok(Operation::Text(Text::GetExpire { key: it.word(1), expiry }))

@@ -3,7 +3,9 @@
 use super::super::super::message::Message;
 use super::super::requests::Asker;
 use super::*;
-use crate::protocol::operation::{End, Lists};
+use crate::protocol::boundary::Token;
+use crate::protocol::operation::{Answer, End, Ends, Keys, Lists};
+use crate::protocol::time::WallTime;
 
 /// What one slot writes may be more than the journal takes in one piece: a voter comes back with all of
 /// it. What nobody could hold is refused, by all alike.
@@ -124,5 +126,40 @@ fn many_writes_at_once_are_done_in_their_order() {
         });
         let sent: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
         assert_eq!(order.collect::<Vec<_>>(), sent);
+    }
+}
+
+/// A clock that is years ahead, or behind, at one of three voters ends no key early and keeps none for
+/// longer, whoever is asked.
+#[test]
+fn a_wrong_clock_ends_nobodys_keys() {
+    let year = 365 * 86_400_000;
+    for ahead in [[3 * year, year / 100, year / 100], [0, year, year]] {
+        let mut cluster = Cluster::new(3, strong);
+        cluster.ahead = ahead.to_vec();
+        for round in 0..3 {
+            (0..3).for_each(|at| cluster.write(at, "a", &round.to_string()));
+            cluster.pass(Duration::from_secs(2));
+        }
+        for at in 0..3 {
+            let key = format!("key{at}");
+            let (word, value) = (Argument(key.as_bytes()), Argument(b"value"));
+            let (expiry, when) = (Expiry::Ends(Ends::After(60_000)), When::Always);
+            let set = Text::Set { key: word, value, expiry, when, get: false };
+            let token = cluster.operate(at, &Operation::Text(set));
+            cluster.answer(token);
+            for other in 0..3 {
+                cluster.write(other, "a", "again");
+                assert_eq!(cluster.value(other, &key).as_deref(), Some("value"), "{ahead:?}");
+            }
+            cluster.pass(Duration::from_secs(50));
+            assert_eq!(cluster.value(0, &key).as_deref(), Some("value"), "{ahead:?}");
+            cluster.pass(Duration::from_secs(12));
+            let size = Operation::Keys(Keys::Size);
+            let token = cluster.operate(2 - at, &size);
+            let Reply::Operated { answer, .. } = cluster.answer(token) else { panic!("no size") };
+            assert_eq!(answer, Answer::Integer(1), "{ahead:?}");
+            assert_eq!(cluster.value(0, &key), None, "{ahead:?}");
+        }
     }
 }

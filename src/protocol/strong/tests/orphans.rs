@@ -1,0 +1,115 @@
+//! What becomes of writes that a switch has left out.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::protocol::time::WallTime;
+
+/// A cluster in which a member that does not vote was left out of a switch, and what it wrote meanwhile,
+/// `count` keys that all others know of as well.
+fn left_out(count: usize) -> Cluster {
+    let mut cluster = Cluster::new(4, |config| config.voters = 3);
+    for number in 0..count {
+        cluster.write(3, &format!("k{number}"), "old");
+    }
+    cluster.converge();
+    (0..3).for_each(|other| cluster.set_cut(3, other, true));
+    for number in 0..count {
+        cluster.write(3, &format!("k{number}"), "orphan");
+    }
+    assert_eq!(cluster.switch(0, Mode::Strong, &[3]), Switched::Done { epoch: Epoch(1) });
+    cluster
+}
+
+fn adopted(cluster: &Cluster, at: usize) -> usize {
+    cluster.shard(at).orphans().filter(|orphan| orphan.adopted).count()
+}
+
+/// Whoever keeps orphans offers them, all of them in the end, also where it does not vote; those whose keys
+/// were touched are not made.
+#[test]
+fn all_orphans_are_offered_also_by_who_does_not_vote() {
+    let mut cluster = left_out(200);
+    for number in 190..200 {
+        cluster.write(1, &format!("k{number}"), "strong");
+    }
+    (0..3).for_each(|other| cluster.set_cut(3, other, false));
+    cluster.pass(Duration::from_secs(20));
+    cluster.converge();
+    assert!(cluster.shard(3).strong.standing.voter.is_none(), "it does not vote");
+    assert_eq!((cluster.shard(3).orphans().count(), adopted(&cluster, 3)), (200, 190));
+    for number in [0, 100, 189] {
+        assert_eq!(cluster.value(0, &format!("k{number}")).as_deref(), Some("orphan"));
+    }
+    assert_eq!(cluster.value(0, "k195").as_deref(), Some("strong"));
+    assert!(!cluster.shard(3).strong.orphans.waits(), "nothing is left to be offered");
+}
+
+/// An orphan that is offered again and again, since the answers are lost, and by a voter with whom it was
+/// never offered, is made once. Its keeper is told that it was made.
+#[test]
+fn an_orphan_that_is_offered_twice_is_made_once() {
+    let mut cluster = left_out(1);
+    cluster.on_words(|_, to, word| match word {
+        Word::Decided { .. } if to == 3 => Passing::Lost,
+        Word::Offer { .. } => Passing::Twice,
+        _ => Passing::Arrives,
+    });
+    (0..3).for_each(|other| cluster.set_cut(3, other, false));
+    cluster.pass(Duration::from_secs(10));
+    assert_eq!(cluster.value(0, "k0").as_deref(), Some("orphan"));
+    let written = |cluster: &Cluster| cluster.status()[0].written;
+    let before = written(&cluster);
+    // It has been touched since: the same orphan must not come again.
+    cluster.write(0, "k0", "strong");
+    let now = cluster.now;
+    let orphan = cluster.shard(3).orphans().next().unwrap().clone();
+    for at in 0..3 {
+        let Orphan { stamp, dot, cell, .. } = orphan.clone();
+        let shard = cluster.shards[at].as_mut().unwrap();
+        for _ in 0..2 {
+            shard.propose_entry(now, &Entry::Adopt { stamp, dot, cell: cell.clone() });
+        }
+        cluster.handle(at, Input::Wake(WallTime(0)));
+    }
+    cluster.pass(Duration::from_secs(10));
+    assert_eq!(written(&cluster), before + 1, "only what a client has written");
+    for at in 0..4 {
+        assert_eq!(cluster.value(at, "k0").as_deref(), Some("strong"));
+    }
+    assert_eq!(adopted(&cluster, 3), 0);
+    cluster.let_go();
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(adopted(&cluster, 3), 1, "it was made the first time");
+}
+
+/// What does not count is found by looking at what the base lacks only, which is next to nothing.
+#[test]
+fn what_does_not_count_is_found_without_looking_at_everything() {
+    let mut cluster = left_out(100);
+    let all = |shard: &Shard| -> BTreeSet<_> {
+        let ledger = shard.strong.ledger();
+        let cells = shard.store.all();
+        let counts = |stamp, dot| ledger.admits(stamp, dot);
+        let out =
+            cells.filter(|(stamp, dot, cell)| !cell.key.is_reserved() && !counts(*stamp, *dot));
+        out.map(|(_, dot, _)| dot).collect()
+    };
+    for round in 0..20 {
+        cluster.write(round % 3, &format!("new{round}"), "strong");
+    }
+    let roster = 4;
+    for at in 0..3 {
+        let looked_at = cluster.shard(at).beyond_base().count();
+        assert!(looked_at <= roster, "{looked_at} cells at {at}");
+        assert!(all(cluster.shard(at)).is_empty());
+    }
+    // The member that was left out, at the moment when it hears of the epoch.
+    let ledger = cluster.shard(0).strong.ledger().clone();
+    let shard = cluster.shards[3].as_mut().unwrap();
+    shard.strong.standing.ledger = ledger;
+    let looked_at: BTreeSet<_> = shard.beyond_base().collect();
+    let out = all(shard);
+    assert_eq!(out.len(), 100);
+    assert!(out.is_subset(&looked_at) && looked_at.len() <= 100 + roster, "{}", looked_at.len());
+}
