@@ -30,6 +30,8 @@ pub struct Card {
     connected: Instant,
     stream: TcpStream,
     closing: AtomicBool,
+    /// Whether it waits for peers, as with WAIT.
+    blocked: AtomicBool,
     /// To how many channels and patterns it has subscribed.
     subscriptions: [AtomicUsize; 2],
     told: Mutex<Told>,
@@ -92,6 +94,15 @@ impl Card {
         of_patterns.store(patterns, Ordering::Relaxed);
     }
 
+    /// Notes whether the client waits for peers.
+    pub(super) fn waits(&self, waits: bool) {
+        self.blocked.store(waits, Ordering::Relaxed);
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     fn subscriptions(&self) -> (usize, usize) {
         let [channels, patterns] = &self.subscriptions;
         (channels.load(Ordering::Relaxed), patterns.load(Ordering::Relaxed))
@@ -129,6 +140,11 @@ impl Card {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
         };
+        let flag = match (channels, patterns) {
+            (0, 0) if self.is_blocked() => 'b',
+            (0, 0) => 'N',
+            _ => 'P',
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -138,7 +154,7 @@ impl Card {
             self.peer,
             self.local,
             told.name,
-            if (channels, patterns) == (0, 0) { 'N' } else { 'P' },
+            flag,
             told.last_command,
             told.library,
             told.library_version,
@@ -183,6 +199,7 @@ impl Clients {
             connected: now,
             stream,
             closing: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             subscriptions: Default::default(),
             told: Mutex::new(told),
         });
@@ -198,6 +215,11 @@ impl Clients {
     /// How many are connected.
     pub fn count(&self) -> usize {
         self.cards.lock().len()
+    }
+
+    /// How many of them wait for peers.
+    pub fn blocked(&self) -> usize {
+        self.cards.lock().values().filter(|card| card.is_blocked()).count()
     }
 
     /// Answers `CLIENT INFO`.

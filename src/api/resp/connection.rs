@@ -274,6 +274,7 @@ impl Connection {
     pub(super) fn found(&mut self, found: &Found, outputs: &mut Vec<Vec<u8>>) {
         if matches!(self.next, Next::Ask(_) | Next::Asked) {
             self.asking = None;
+            self.card.waits(false);
             self.until = None;
             self.session.found(found, self.outgoing.replies(outputs));
             self.next = Next::Execute;
@@ -283,6 +284,7 @@ impl Connection {
     /// Notes the task that finds out where a write is.
     pub(super) fn asks(&mut self, asking: JoinHandle<()>) {
         self.asking = Some(asking);
+        self.card.waits(true);
         self.next = Next::Asked;
     }
 

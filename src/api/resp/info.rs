@@ -3,7 +3,7 @@
 //! `redis_version` is the version of Redis whose commands this door follows, because clients choose
 //! by it what to send; `server_name` and `quorumor_version` say who really answers. What does not
 //! exist here is left out rather than reported as zero, except for the few lines that client
-//! libraries and redis-cli wait for (`loading`, `blocked_clients`). The section `Gossip` is our own.
+//! libraries and redis-cli wait for, such as `loading`. The section `Gossip` is our own.
 
 use std::fmt::{Display, Write};
 
@@ -97,7 +97,7 @@ fn server(lines: &mut Lines, shared: &Shared, node: &Status) {
 fn clients(lines: &mut Lines, shared: &Shared) {
     lines.line("connected_clients", shared.clients().count());
     lines.line("maxclients", shared.clients_max());
-    lines.line("blocked_clients", 0);
+    lines.line("blocked_clients", shared.clients().blocked());
 }
 
 fn memory(lines: &mut Lines, node: &Status) {

@@ -528,13 +528,17 @@ fn the_door_closes_cleanly() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// Story: who leaves while waiting for ever does not stay on the register.
+/// Story: who waits for ever is counted as one who does, and leaving ends it.
 #[test]
 fn leaving_ends_a_wait() {
     let door = open(Settings::default());
-    let mut waiting = Client::to(&door);
+    let (mut waiting, mut other) = (Client::to(&door), Client::to(&door));
     waiting.says("SET k v\r\nWAIT 1 0", "+OK\r\n");
+    until("it waits", || other.asks("INFO clients").contains("blocked_clients:1\r\n"));
+    assert_eq!(other.asks("CLIENT LIST").matches(" flags=b ").count(), 1);
     drop(waiting);
+    until("it is gone", || other.asks("INFO clients").contains("blocked_clients:0\r\n"));
+    drop(other);
     until("it leaves", || door.clients() == 0);
 }
 
