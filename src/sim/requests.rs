@@ -3,7 +3,7 @@
 use super::plan::ClientRequest;
 use super::world::{World, id_of, wall_at};
 use crate::protocol::boundary::{Input, Request, Token};
-use crate::protocol::operation::{Expiry, Moment, Operation, Text, When, Word};
+use crate::protocol::operation::{Expiry, Hash, Keys, Moment, Only, Operation, Text, When, Word};
 use crate::protocol::strong::SwitchOrder;
 
 impl World {
@@ -37,6 +37,20 @@ impl World {
             }
             ClientRequest::Increment(key) => {
                 let operation = Operation::Text(Text::Add { key: Word(key), by: 1 });
+                ask(Request::Operate { operation: &operation, moment });
+            }
+            ClientRequest::Note(key, field) => {
+                let set = Hash::Set(Word(key), vec![(Word(field), Word(b"v"))]);
+                ask(Request::Operate { operation: &Operation::Hash(set), moment });
+            }
+            ClientRequest::Expire(key, Some(after)) => {
+                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                let at = i64::try_from(moment.wall.0.saturating_add(after)).unwrap_or(i64::MAX);
+                let expire = Keys::ExpireAt { key: Word(key), at, only: Only::Always };
+                ask(Request::Operate { operation: &Operation::Keys(expire), moment });
+            }
+            ClientRequest::Expire(key, None) => {
+                let operation = Operation::Keys(Keys::Persist(Word(key)));
                 ask(Request::Operate { operation: &operation, moment });
             }
             ClientRequest::Switch { to, without } => {

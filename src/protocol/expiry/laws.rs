@@ -10,7 +10,7 @@ use super::super::operation::{
     Answer, End, Expiry as Ends, Hash, Keys, Lists, Only, Operation, Sets, Text, When, Word,
 };
 use super::super::shard::Careless;
-use super::tests::{Cluster, LONG, SECOND, id};
+use super::cluster_tests::{Cluster, LONG, SECOND, id};
 
 const KEYS: [&str; 3] = ["k", "l", "m"];
 
