@@ -80,6 +80,11 @@ pub enum Event {
         /// How many.
         count: usize,
     },
+    /// This node has written by which time it judges deadlines.
+    Claimed {
+        /// The name of that cell.
+        dot: Dot,
+    },
     /// The deadlines of these keys have passed for everybody: they are kept no longer.
     Expired {
         /// How many.

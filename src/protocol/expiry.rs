@@ -23,9 +23,9 @@
 //! [`GRACE`] says how far a clock may go *back*, or be behind those of others where a node has been let
 //! in that has not claimed anything yet.
 //!
-//! A write to a ripe key drops what there is of it first ([`Shard::clear`]): then it does not matter
+//! A write to a ripe key drops what there is of it first (`Shard::clear`): then it does not matter
 //! whether its writer still had that, and wrote a deletion, or had forgotten it, and did not. And once all
-//! members claim that a key is ripe, its cells are taken out ([`Shard::expire`]), a bounded number in one
+//! members claim that a key is ripe, its cells are taken out (`Shard::expire`), a bounded number in one
 //! waking. It is recorded which keys were forgotten, so that older records do not bring them back; nobody
 //! is told.
 //!
@@ -428,6 +428,8 @@ impl Shard {
 
     /// Writes what this node claims from now on.
     fn make_claim(&mut self, now: Time, claim: Claim, output: &mut Output) {
+        // Part of what was claimed in an earlier life may be lost.
+        let claim = Claim { held: claim.held.intersection(&self.vector), ..claim };
         let value = claim.encode();
         if value.len() > CLAIM_BYTES_MAX {
             return;
@@ -440,7 +442,8 @@ impl Shard {
         let field = Field::new(&self.config.node.to_bytes());
         let (key, seen) = self.store.prepare(CLAIMS_KEY, &field, self.config.origin);
         let cell = CellWrite { key, field, content: Content::from(value), seen };
-        if let Some((stamp, _)) = self.write_own(now, vec![cell], output) {
+        if let Some((stamp, dot)) = self.write_own(now, vec![cell], output) {
+            output.events.push(Event::Claimed { dot });
             (self.expiry.own, self.expiry.stamp) = (claim, Some(stamp));
             self.expiry.claimed = Some(now);
         }
@@ -455,8 +458,10 @@ impl Shard {
         output: &mut Output,
     ) {
         let claims = self.store.claims().into_iter();
-        let mut of_donor =
-            claims.filter(|(node, _, dot, _)| Some(*node) == donor && captured.contains(*dot));
+        // One of an earlier life of the donor may name what died with that.
+        let mut of_donor = claims.filter(|(node, _, dot, claim)| {
+            Some(*node) == donor && captured.contains(*dot) && captured.covers(&claim.held)
+        });
         let taken = of_donor.next().map(|(.., claim)| claim).unwrap_or_default();
         let judged = taken.judged.max(self.expiry.own.judged);
         let claim = Claim { judged, ..taken };
@@ -562,6 +567,8 @@ impl Shard {
     }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]

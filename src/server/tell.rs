@@ -53,6 +53,7 @@ impl Inner {
                 log::info!("{node:?} is {state:?} in the roster")
             }
             Event::Collected { count } => log::debug!("{count} tombstones were collected"),
+            Event::Claimed { dot } => log::trace!("{dot} says by when deadlines have passed"),
             Event::Expired { count } => log::debug!("{count} keys had expired and were forgotten"),
             Event::Renewed { origin } => log::info!("goes on as {origin:?}"),
             Event::Rebuilding { why } => {

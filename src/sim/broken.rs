@@ -483,3 +483,18 @@ fn a_vector_that_does_not_cover_the_rows_is_noticed() {
     let breach = collecting("deletes", Careless::IgnoresRows).muting(BUT_RESURRECTION);
     breach.is_noticed("resurrection", "which was deleted by");
 }
+
+/// A key that has ended and is never taken out.
+#[test]
+fn a_key_that_stays_after_its_end_is_noticed() {
+    let breach = collecting("deadlines", Careless::KeepsExpired);
+    breach.is_noticed("expired", "keys with deadlines that have passed are left");
+}
+
+/// A key that is taken out before the others have claimed anything: who still has it takes that for
+/// damage.
+#[test]
+fn a_key_that_is_taken_out_too_early_is_noticed() {
+    let breach = collecting("deadlines", Careless::ForgetsEarly);
+    breach.is_noticed("alarm", "but other cells");
+}

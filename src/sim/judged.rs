@@ -211,9 +211,11 @@ impl Trial<'_> {
                 let key = keys.first().map(Vec::as_slice).unwrap_or_default();
                 Asked { operation: operation(key, Action::Delete), kept: None, node: life }
             }
-            ClientRequest::SetAll(_) | ClientRequest::Ask(_) | ClientRequest::Switch { .. } => {
-                return;
-            }
+            ClientRequest::SetAll(_)
+            | ClientRequest::Ask(_)
+            | ClientRequest::Note(..)
+            | ClientRequest::Expire(..)
+            | ClientRequest::Switch { .. } => return,
         };
         self.asked.insert(token, asked);
     }

@@ -175,6 +175,10 @@ pub enum ClientRequest {
     SetAbsent(Vec<u8>, Vec<u8>),
     /// Add one to a number.
     Increment(Vec<u8>),
+    /// Set a field of a hash. Only of keys for which [`is_ending`] holds.
+    Note(Vec<u8>, Vec<u8>),
+    /// Give a key so long to live, or take its deadline away. Only keys for which [`is_ending`] holds.
+    Expire(Vec<u8>, Option<Duration>),
     /// Switch the consistency mode of the cluster.
     Switch {
         /// To this one.
@@ -182,6 +186,27 @@ pub enum ClientRequest {
         /// Without these nodes.
         without: Vec<usize>,
     },
+}
+
+impl Plan {
+    /// Whether keys have deadlines in it.
+    pub fn has_deadlines(&self) -> bool {
+        self.acts.iter().any(|(_, act)| match act {
+            Act::Ask { requests, .. } => {
+                requests.iter().any(|request| matches!(request, ClientRequest::Expire(..)))
+            }
+            _ => false,
+        })
+    }
+}
+
+/// What the names of keys begin with that have deadlines. What they show depends on clocks, so the oracle
+/// knows nothing of them: that all agree, and that nothing is left in the end, is looked at.
+const ENDING_PREFIX: &[u8] = b"ending";
+
+/// Whether a key of this name may have a deadline.
+pub fn is_ending(key: &[u8]) -> bool {
+    key.starts_with(ENDING_PREFIX)
 }
 
 impl Default for Settings {
@@ -235,9 +260,12 @@ impl ClientRequest {
     /// The keys that it names.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         let (set, all, delete) = match self {
-            Self::Set(key, _) | Self::Get(key) | Self::SetAbsent(key, _) | Self::Increment(key) => {
-                (Some(key), None, None)
-            }
+            Self::Set(key, _)
+            | Self::Get(key)
+            | Self::SetAbsent(key, _)
+            | Self::Increment(key)
+            | Self::Note(key, _)
+            | Self::Expire(key, _) => (Some(key), None, None),
             Self::SetAll(pairs) => (None, Some(pairs), None),
             Self::Delete(keys) => (None, None, Some(keys)),
             Self::Ask(_) | Self::Switch { .. } => (None, None, None),

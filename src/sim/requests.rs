@@ -3,7 +3,9 @@
 use super::plan::ClientRequest;
 use super::world::{World, id_of, wall_at};
 use crate::protocol::boundary::{Input, Request, Token};
-use crate::protocol::operation::{Expiry, Moment, Operation, Text, When, Word};
+use crate::protocol::operation::{
+    Ends, Expiry, Hash, Keys, Moment, Only, Operation, Text, When, Word,
+};
 use crate::protocol::strong::SwitchOrder;
 
 impl World {
@@ -37,6 +39,20 @@ impl World {
             }
             ClientRequest::Increment(key) => {
                 let operation = Operation::Text(Text::Add { key: Word(key), by: 1 });
+                ask(Request::Operate { operation: &operation, moment });
+            }
+            ClientRequest::Note(key, field) => {
+                let set = Hash::Set(Word(key), vec![(Word(field), Word(b"v"))]);
+                ask(Request::Operate { operation: &Operation::Hash(set), moment });
+            }
+            ClientRequest::Expire(key, Some(after)) => {
+                let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+                let (ends, only) = (Ends::After(after), Only::Always);
+                let expire = Keys::Expire { key: Word(key), ends, only };
+                ask(Request::Operate { operation: &Operation::Keys(expire), moment });
+            }
+            ClientRequest::Expire(key, None) => {
+                let operation = Operation::Keys(Keys::Persist(Word(key)));
                 ask(Request::Operate { operation: &operation, moment });
             }
             ClientRequest::Switch { to, without } => {

@@ -5,8 +5,10 @@
 //! is drawn before the run, into a [`Plan`]. Trouble and load end at `faults_end`; what follows must
 //! become quiet.
 
+mod deadlines;
 mod strong;
 
+pub(super) use deadlines::ENDING_MAX;
 pub use strong::STRONG;
 
 use std::sync::Arc;
@@ -119,6 +121,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "rebuild",
         about: "nodes put away what they have and fill themselves anew",
         draw: rebuild,
+    },
+    Scenario {
+        name: "deadlines",
+        about: "keys end all the time, and are written again, while links are cut and nodes die",
+        draw: deadlines::deadlines,
     },
     Scenario { name: "mixed", about: "anything of the above together", draw: mixed },
 ];

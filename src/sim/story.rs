@@ -290,6 +290,7 @@ impl Story {
                 format!("writes {dot}: {} is {state:?} in the roster", name(*node))
             }
             Event::Collected { count } => format!("collects {count} tombstones"),
+            Event::Claimed { dot } => format!("writes {dot}: by when deadlines have passed"),
             Event::Expired { count } => format!("forgets {count} keys that have expired"),
             Event::Renewed { .. } => "goes on as a new origin".to_owned(),
             Event::Rebuilding { why } => format!("REBUILDS itself: {why}"),
@@ -358,6 +359,11 @@ fn describe_request(request: &ClientRequest) -> String {
             format!("set {} {value} if absent", keys.join(", "))
         }
         ClientRequest::Increment(_) => format!("increment {}", keys.join(", ")),
+        ClientRequest::Note(_, field) => {
+            format!("set the field {} of {}", field.escape_ascii(), keys.join(", "))
+        }
+        ClientRequest::Expire(_, Some(after)) => format!("end {} in {after:?}", keys.join(", ")),
+        ClientRequest::Expire(_, None) => format!("take the deadline of {} away", keys.join(", ")),
         ClientRequest::Switch { to, without } => format!("switch to {to} without {without:?}"),
     }
 }

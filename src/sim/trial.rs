@@ -13,10 +13,12 @@ use super::check::{Checks, Fault};
 use super::happening::Happening;
 use super::judged;
 use super::plan::Plan;
+use super::scenario::ENDING_MAX;
 use super::story::Story;
 use super::tally::Tally;
 use super::world::World;
 use crate::protocol::delta::PATIENCE;
+use crate::protocol::expiry::GRACE;
 use crate::protocol::rebuild::LONELY_MAX;
 use crate::protocol::time::Time;
 
@@ -160,7 +162,11 @@ impl Trial<'_> {
         self.checks.finish(&self.world)?;
         // Every member asks every other one what it holds, one in each round.
         let rounds = u32::try_from(4 * self.world.plan().nodes + 20).unwrap_or(u32::MAX);
-        let collected_by = self.world.now() + self.world.plan().settings.interval * rounds;
+        let mut collected_by = self.world.now() + self.world.plan().settings.interval * rounds;
+        if self.world.plan().has_deadlines() {
+            // A few claims of each follow once the last deadline is well past.
+            collected_by = collected_by + ENDING_MAX + 2 * GRACE;
+        }
         while self.world.now() < collected_by && !self.world.has_collected() {
             self.run_until(self.world.now() + LOOK_INTERVAL)?;
         }

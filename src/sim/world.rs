@@ -30,6 +30,7 @@ use crate::protocol::message::{Envelope, Message};
 use crate::protocol::shard::Careless;
 use crate::protocol::shard::Shard;
 use crate::protocol::stamp::Dot;
+use crate::protocol::store::Store;
 use crate::protocol::time::{Time, WallTime};
 
 /// A message that was handed to the network, for the story.
@@ -242,9 +243,10 @@ impl World {
         is_done && summaries.all(|summary| Some(summary) == first)
     }
 
-    /// Whether no node that is up has any tombstone left.
+    /// Whether no node that is up has any tombstone left, nor any key with a deadline.
     pub fn has_collected(&self) -> bool {
-        self.shards().all(|(_, shard)| shard.store().tombstones() == 0)
+        let left = |store: &Store| store.tombstones() + store.keys_with_deadline();
+        self.shards().all(|(_, shard)| left(shard.store()) == 0)
     }
 
     /// The id of a node.

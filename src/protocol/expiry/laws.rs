@@ -11,7 +11,7 @@ use super::super::operation::{
     Word,
 };
 use super::super::shard::Careless;
-use super::tests::{Cluster, LONG, SECOND, id};
+use super::cluster_tests::{Cluster, LONG, SECOND, id};
 
 const KEYS: [&str; 3] = ["k", "l", "m"];
 

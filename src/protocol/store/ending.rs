@@ -103,6 +103,11 @@ impl Store {
         self.keys_live().saturating_sub(self.books.deadlines.expired(now))
     }
 
+    /// How many keys are kept that have a deadline, passed or not.
+    pub fn keys_with_deadline(&self) -> usize {
+        self.books.deadlines.len()
+    }
+
     /// How many keys show something at `now` and have a deadline.
     pub fn keys_ending(&self, now: WallTime) -> usize {
         let deadlines = &self.books.deadlines;

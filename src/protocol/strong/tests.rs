@@ -2,7 +2,7 @@
 
 mod cluster;
 mod orphans;
-mod requests;
+mod requests_tests;
 mod switching;
 mod voters;
 

@@ -8,6 +8,7 @@
 use super::Fault;
 use super::oracle::Oracle;
 use crate::protocol::event::{Conflict, Event};
+use crate::sim::plan::is_ending;
 use crate::sim::world::World;
 
 /// Compares the conflicts that a step told with those foreseen.
@@ -19,7 +20,8 @@ pub(super) fn check(
     oracle: &Oracle,
     foreseen: &[Conflict],
 ) -> Result<(), Fault> {
-    let excused = |conflict: &Conflict| oracle.was_collected(&conflict.key);
+    let excused =
+        |conflict: &Conflict| oracle.was_collected(&conflict.key) || is_ending(&conflict.key);
     let told = world.output().events.iter().filter_map(|event| match event {
         Event::Conflict(conflict) => Some(conflict).filter(|it| !excused(it)),
         _ => None,

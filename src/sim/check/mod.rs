@@ -16,6 +16,7 @@
 //! | answer | a peer that says it holds a write does | `answer` |
 //! | resurrection | what a deletion knew of does not show where the deletion is held | `resurrection` |
 //! | collected | in the end no tombstone is left | `same` |
+//! | expired | in the end no key is left whose deadline has passed | `same` |
 //! | same | in the end everybody has the same cells, summaries and counts | `same` |
 //! | quiet | in the end there is nothing to say but "still the same?" | `same` |
 //! | bounds | exchanges and memory stay within their bounds | `bounds` |
@@ -38,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::happening::Happening;
-use super::plan::{Act, ClientRequest};
+use super::plan::{Act, ClientRequest, is_ending};
 use super::world::World;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::cell::{Content, Write};
@@ -255,7 +256,11 @@ impl Checks {
         let Some(shard) = world.shard(node) else { return Ok(()) };
         for event in &world.output().events {
             match event {
-                Event::Enrolled { dot, .. } => self.oracle.reserve(*dot),
+                Event::Enrolled { dot, .. } | Event::Claimed { dot } => self.oracle.reserve(*dot),
+                Event::Rewritten { dot, keys, .. } if keys.iter().any(|key| is_ending(key)) => {
+                    self.oracle.leave_out(*dot);
+                }
+                Event::Redeleted { key, dot, .. } if is_ending(key) => self.oracle.leave_out(*dot),
                 Event::Rebuilding { .. } | Event::Refilling => {
                     self.oracle.put_away(node, shard);
                     self.shown.forget(node);
@@ -348,6 +353,10 @@ impl Checks {
                 self.oracle.reserve(write.dot());
                 continue;
             }
+            if write.cells.iter().any(|cell| is_ending(&cell.key)) {
+                self.oracle.leave_out(write.last_dot());
+                continue;
+            }
             let number = match self.oracle.recognise(node, write) {
                 Err(_) if self.muted.contains(&FORGERY) => self.oracle.by_stamp(write.stamp),
                 recognised => Some(recognised?),
@@ -386,6 +395,10 @@ impl Checks {
             return Ok(());
         }
         let reply = world.output().reply.iter().find(|(to, _)| *to == token);
+        if let Some((_, Reply::Operated { written, .. })) = reply {
+            written.iter().for_each(|(_, dot)| self.oracle.leave_out(*dot));
+            return Ok(());
+        }
         let cells = self.cells(node, request);
         let (stamp, dot) = match reply {
             Some((_, Reply::Written { stamp, dot, changed })) => {
@@ -440,6 +453,8 @@ impl Checks {
             | ClientRequest::Get(_)
             | ClientRequest::SetAbsent(..)
             | ClientRequest::Increment(_)
+            | ClientRequest::Note(..)
+            | ClientRequest::Expire(..)
             | ClientRequest::Switch { .. } => {}
         }
         cells.sort_by_key(|(key, _)| self.oracle.key(*key).clone());

@@ -147,6 +147,15 @@ impl Oracle {
         self.reserved.insert(dot);
     }
 
+    /// A write that ends with this dot is none that is looked at; nor are those right before it that
+    /// nobody has heard of yet.
+    pub(super) fn leave_out(&mut self, last: Dot) {
+        let known = |dot: &Dot| self.by_dot.contains_key(dot) || self.reserved.contains(dot);
+        let new = (1..=last.seq).rev().map(|seq| Dot { seq, ..last });
+        let new: Vec<_> = new.take_while(|dot| !known(dot)).collect();
+        self.reserved.extend(new);
+    }
+
     /// Whether the cell of this name belongs to the store itself.
     pub(super) fn is_reserved(&self, dot: Dot) -> bool {
         self.reserved.contains(&dot)

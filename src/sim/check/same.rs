@@ -11,6 +11,7 @@ use crate::protocol::cell::Content;
 use crate::protocol::shard::Shard;
 use crate::protocol::stamp::Stamp;
 use crate::protocol::time::WallTime;
+use crate::sim::plan::is_ending;
 use crate::sim::world::World;
 
 /// Compares every node with the first.
@@ -57,6 +58,8 @@ fn check_scan(node: usize, shard: &Shard, oracle: &Oracle) -> Result<(), Fault> 
             break;
         }
     }
+    let counted = scanned.len();
+    scanned.retain(|key| !is_ending(key));
     scanned.sort_unstable();
     let reader = shard.reader();
     let mut live: Vec<_> = oracle
@@ -65,7 +68,7 @@ fn check_scan(node: usize, shard: &Shard, oracle: &Oracle) -> Result<(), Fault> 
         .filter(|key| reader.contains(key, WallTime(0)))
         .collect();
     live.sort_unstable();
-    if scanned != live || shard.store().keys_live() != live.len() {
+    if scanned != live || shard.store().keys_live() != counted {
         let (scanned, counted) = (scanned.len(), shard.store().keys_live());
         let text = format!("{} keys show, {scanned} are scanned, {counted} counted", live.len());
         return Err(Fault::at(node, "same", text));
@@ -102,6 +105,10 @@ pub(super) fn check_quiet(world: &World) -> Result<(), Fault> {
             if status.tombstones > 0 {
                 let text = format!("tombstones are left: {status:?}");
                 return Err(Fault::at(node, "collected", text));
+            }
+            if shard.store().keys_with_deadline() > 0 {
+                let text = "keys with deadlines that have passed are left".to_owned();
+                return Err(Fault::at(node, "expired", text));
             }
             if shard.is_filling() {
                 return Err(Fault::at(node, "collected", "still fills itself".to_owned()));
