@@ -21,6 +21,8 @@ pub(super) enum Passing {
     Arrives,
     /// It arrives twice.
     Twice,
+    /// It arrives, and once more after [`Cluster::let_go`].
+    Again,
     /// It is lost.
     Lost,
     /// It waits until [`Cluster::let_go`].
@@ -44,9 +46,12 @@ pub(super) struct Cluster {
     pub(super) network: Network,
     /// Messages that wait.
     pub(super) waiting: Vec<(NodeId, NodeId, Vec<u8>)>,
-    /// Nodes whose disks do not sync: what they write is gone when they stop.
+    /// Nodes whose disks do not sync: what they write is gone when they stop, and never durable.
     pub(super) slow: BTreeSet<usize>,
-    unsynced: BTreeMap<usize, (Vec<Vec<u8>>, Option<u64>)>,
+    /// Who speaks another version of the messages.
+    pub(super) other_version: Option<usize>,
+    /// Why frames were not understood.
+    pub(super) refused: Vec<String>,
     change: fn(&mut Config),
 }
 
@@ -69,7 +74,8 @@ impl Cluster {
             network: Box::new(|_, _, _| Passing::Arrives),
             waiting: Vec::new(),
             slow: BTreeSet::new(),
-            unsynced: BTreeMap::new(),
+            other_version: None,
+            refused: Vec::new(),
             change,
         };
         (0..started).for_each(|at| cluster.start(at));
@@ -107,7 +113,6 @@ impl Cluster {
 
     pub(super) fn stop(&mut self, at: usize) {
         self.shards[at] = None;
-        self.unsynced.remove(&at);
         for other in 0..self.shards.len() {
             if other != at {
                 self.handle(other, Input::PeerDown(Self::id(at)));
@@ -140,15 +145,12 @@ impl Cluster {
         shard.finish(self.now, &mut output);
         let tell = output.append.tell;
         let is_slow = self.slow.contains(&at);
-        if is_slow {
-            let (records, last) = self.unsynced.entry(at).or_default();
-            records.push(output.append.records);
-            *last = tell.or(*last);
-        } else if !output.append.records.is_empty() {
+        if !is_slow && !output.append.records.is_empty() {
             self.disks[at].push(output.append.records);
         }
         let from = Self::id(at);
-        for send in output.send {
+        for mut send in output.send {
+            send.envelope.version += u8::from(self.other_version == Some(at));
             let frame = codec::encode(&send.envelope);
             let due = self.now + Duration::from_millis(1);
             for to in send.to.iter() {
@@ -158,6 +160,10 @@ impl Cluster {
                     Passing::Twice => {
                         self.under_way.push_back((due, from, *to, frame.clone()));
                         self.under_way.push_back((due, from, *to, frame));
+                    }
+                    Passing::Again => {
+                        self.under_way.push_back((due, from, *to, frame.clone()));
+                        self.waiting.push((from, *to, frame));
                     }
                     Passing::Lost => {}
                     Passing::Waits => self.waiting.push((from, *to, frame)),
@@ -171,16 +177,6 @@ impl Cluster {
             }
         }
         if let (Some(token), false) = (tell, is_slow) {
-            self.handle(at, Input::Durable(token));
-        }
-    }
-
-    /// A disk syncs what it was slow with, and is slow no more.
-    pub(super) fn sync(&mut self, at: usize) {
-        self.slow.remove(&at);
-        let Some((records, token)) = self.unsynced.remove(&at) else { return };
-        self.disks[at].extend(records);
-        if let Some(token) = token {
             self.handle(at, Input::Durable(token));
         }
     }
@@ -256,7 +252,10 @@ impl Cluster {
                 let Some((_, from, to, frame)) = self.under_way.pop_front() else { break };
                 let (sender, at) = (from.0 as usize - 1, to.0 as usize - 1);
                 if self.shards[sender].is_some() && !self.is_cut(sender, at) {
-                    self.handle(at, Input::Message(from, codec::decode(&frame).unwrap()));
+                    match codec::decode(&frame) {
+                        Ok(envelope) => self.handle(at, Input::Message(from, envelope)),
+                        Err(why) => self.refused.push(why.to_string()),
+                    }
                 }
             } else if let Some((_, at)) = wake {
                 self.handle(at, Input::Wake);
