@@ -548,11 +548,11 @@ mod tests {
             let rogue = Rogue::dial(&secret, &node).await;
             let mut streams = vec![rogue.greet(&[]).await];
             for id in 0..10u8 {
-                let mut stream = rogue.connection.open_uni().await.unwrap();
+                // The node may have closed the link before the last of them.
+                let Ok(mut stream) = rogue.connection.open_uni().await else { break };
                 let mut bytes = vec![STREAM_EXCHANGE, 0, 0, 0, 0, 0, 0, 0, id];
                 bytes.extend_from_slice(&1_000_000u32.to_be_bytes());
                 bytes.resize(20_000, 0);
-                // The node may have closed the link before the last of them.
                 stream.write_all(&bytes).await.ok();
                 streams.push(stream);
             }

@@ -96,7 +96,9 @@ impl Shard {
     pub(super) fn look_for_state(&mut self, now: Time, output: &mut Output) {
         let standing = &self.strong.standing;
         let holds_more = standing.left_out || self.fill.is_some();
-        if self.strong.group.is_none() || standing.following || holds_more {
+        // Without a seat the log would tell it nothing more, and it would take itself for up to date.
+        let sits = standing.sits(&standing.ledger);
+        if self.strong.group.is_none() || standing.following || holds_more || !sits {
             return;
         }
         if standing.ledger.opened.is_none() && standing.ledger.slot == 0 && self.is_alone_in_group()
@@ -188,6 +190,7 @@ impl Shard {
             || epoch != standing.ledger.epoch
             || ledger.epoch != epoch
             || ledger.slot < standing.ledger.slot
+            || !standing.sits(&ledger)
         {
             return;
         }

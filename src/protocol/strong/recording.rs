@@ -68,6 +68,11 @@ impl Standing {
         self.following = false;
     }
 
+    /// Whether this member has a seat by this ledger, as the voter that it is.
+    pub(super) fn sits(&self, ledger: &Ledger) -> bool {
+        self.voter.is_some_and(|voter| ledger.seats.contains_key(&voter))
+    }
+
     /// Without a group: the epoch to begin with.
     pub(crate) fn begin_at(&mut self, epoch: Epoch) {
         self.ledger.epoch = self.ledger.epoch.max(epoch);

@@ -93,10 +93,13 @@ impl Shard {
             return;
         }
         let ledger = self.strong.ledger();
-        let first = ledger
-            .seats
-            .iter()
-            .find(|(_, node)| **node == self.config.node || self.peers.live(**node).is_some());
+        let Some(mut members) = self.strong.group.as_ref().map(super::Group::members) else {
+            return;
+        };
+        // Whoever the log has not taken in may not be able to: it may have come back without that number.
+        let is_up = |node: NodeId| node == self.config.node || self.peers.live(node).is_some();
+        let first =
+            ledger.seats.iter().find(|(voter, node)| members.contains(voter) && is_up(**node));
         // One of them does it; if two do, the log takes the first.
         if first.map(|(_, node)| *node) != Some(self.config.node) {
             return;
@@ -105,7 +108,6 @@ impl Shard {
         let too_many = ledger.seats.len() > self.voters_wanted();
         let gone = self.seat_to_give_up();
         let Some(group) = &mut self.strong.group else { return };
-        let mut members = group.members();
         members.sort_unstable();
         if members != seats {
             // If a change is under way it is tried again.
@@ -204,8 +206,7 @@ impl Shard {
     /// Takes note if this member is in its seat.
     pub(super) fn see_own_seat(&mut self) {
         let standing = &mut self.strong.standing;
-        standing.seated |=
-            standing.voter.is_some_and(|voter| standing.ledger.seats.contains_key(&voter));
+        standing.seated |= standing.sits(&standing.ledger);
     }
 
     /// These vote from now on.

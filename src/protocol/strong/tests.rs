@@ -1,21 +1,25 @@
 //! Stories of the replicated log and the switch, with shards in memory.
 
-mod cluster;
-mod orphans;
+mod cluster_tests;
+mod faults_tests;
+mod orphans_tests;
 mod requests_tests;
-mod switching;
-mod voters;
+mod strangers_tests;
+mod switching_tests;
+mod voters_tests;
 
 use std::time::Duration;
 
-use cluster::{Cluster, Passing, plain, strong};
+use cluster_tests::{Cluster, Passing, plain, strong};
 
 use super::ledger::Entry;
 use super::*;
 use crate::protocol::boundary::{Input, Reply, Request};
+use crate::protocol::config::Config;
 use crate::protocol::operation::Word as Argument;
-use crate::protocol::operation::{Expiry, Moment, Operation, Text, When};
+use crate::protocol::operation::{Answer, Expiry, Moment, Operation, Text, When};
 use crate::protocol::stamp::Lamport;
+use crate::protocol::time::WallTime;
 use crate::protocol::version::VersionVector;
 
 /// A cluster that is to start strong does, and what one member writes every other one reads.

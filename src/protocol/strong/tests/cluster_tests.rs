@@ -21,6 +21,8 @@ pub(super) enum Passing {
     Arrives,
     /// It arrives twice.
     Twice,
+    /// It arrives, and once more after [`Cluster::let_go`].
+    Again,
     /// It is lost.
     Lost,
     /// It waits until [`Cluster::let_go`].
@@ -44,11 +46,14 @@ pub(super) struct Cluster {
     pub(super) network: Network,
     /// Messages that wait.
     pub(super) waiting: Vec<(NodeId, NodeId, Vec<u8>)>,
-    /// Nodes whose disks do not sync: what they write is gone when they stop.
+    /// Nodes whose disks do not sync: what they write is gone when they stop, and never durable.
     pub(super) slow: BTreeSet<usize>,
     /// By how many milliseconds each node's clock is ahead; without them nodes have no clocks.
     pub(super) ahead: Vec<u64>,
-    unsynced: BTreeMap<usize, (Vec<Vec<u8>>, Option<u64>)>,
+    /// Who speaks another version of the messages.
+    pub(super) other_version: Option<usize>,
+    /// Why frames were not understood.
+    pub(super) refused: Vec<String>,
     change: fn(&mut Config),
 }
 
@@ -72,7 +77,8 @@ impl Cluster {
             waiting: Vec::new(),
             slow: BTreeSet::new(),
             ahead: Vec::new(),
-            unsynced: BTreeMap::new(),
+            other_version: None,
+            refused: Vec::new(),
             change,
         };
         (0..started).for_each(|at| cluster.start(at));
@@ -129,7 +135,6 @@ impl Cluster {
 
     pub(super) fn stop(&mut self, at: usize) {
         self.shards[at] = None;
-        self.unsynced.remove(&at);
         for other in 0..self.shards.len() {
             if other != at {
                 self.handle(other, Input::PeerDown(Self::id(at)));
@@ -170,15 +175,12 @@ impl Cluster {
         let longest = pieces.iter().map(Vec::len).max().unwrap_or(0);
         assert!(longest <= 72 << 20, "the journal takes no piece of {longest} bytes");
         let is_slow = self.slow.contains(&at);
-        if is_slow {
-            let (records, last) = self.unsynced.entry(at).or_default();
-            records.extend(pieces);
-            *last = tell.or(*last);
-        } else {
+        if !is_slow {
             self.disks[at].extend(pieces);
         }
         let from = Self::id(at);
-        for send in output.send {
+        for mut send in output.send {
+            send.envelope.version += u8::from(self.other_version == Some(at));
             let frame = codec::encode(&send.envelope);
             // What has a stream of its own takes longer.
             let is_alone = matches!(send.lane, Lane::Exchange { .. });
@@ -190,6 +192,10 @@ impl Cluster {
                     Passing::Twice => {
                         self.put_under_way(due, from, *to, frame.clone());
                         self.put_under_way(due, from, *to, frame);
+                    }
+                    Passing::Again => {
+                        self.under_way.push_back((due, from, *to, frame.clone()));
+                        self.waiting.push((from, *to, frame));
                     }
                     Passing::Lost => {}
                     Passing::Waits => self.waiting.push((from, *to, frame)),
@@ -211,16 +217,6 @@ impl Cluster {
     fn put_under_way(&mut self, due: Time, from: NodeId, to: NodeId, frame: Vec<u8>) {
         let place = self.under_way.partition_point(|(other, ..)| *other <= due);
         self.under_way.insert(place, (due, from, to, frame));
-    }
-
-    /// A disk syncs what it was slow with, and is slow no more.
-    pub(super) fn sync(&mut self, at: usize) {
-        self.slow.remove(&at);
-        let Some((records, token)) = self.unsynced.remove(&at) else { return };
-        self.disks[at].extend(records);
-        if let Some(token) = token {
-            self.handle(at, Input::Durable(token));
-        }
     }
 
     /// All messages arrive from now on, and those that have waited as well.
@@ -295,7 +291,10 @@ impl Cluster {
                 let Some((_, from, to, frame)) = self.under_way.pop_front() else { break };
                 let (sender, at) = (from.0 as usize - 1, to.0 as usize - 1);
                 if self.shards[sender].is_some() && !self.is_cut(sender, at) {
-                    self.handle(at, Input::Message(from, codec::decode(&frame).unwrap()));
+                    match codec::decode(&frame) {
+                        Ok(envelope) => self.handle(at, Input::Message(from, envelope)),
+                        Err(why) => self.refused.push(why.to_string()),
+                    }
                 }
             } else if let Some((_, at)) = wake {
                 self.handle(at, Input::Wake(self.wall(at)));
