@@ -144,3 +144,21 @@ fn the_records_of_the_log_are_exported_in_pieces() {
         assert_eq!((*risen_number, &risen_records[..]), (number, records));
     }
 }
+
+/// A member that waits for a seat does not follow: if others get the seats, the log tells it nothing more, and
+/// it would take itself for up to date.
+#[test]
+fn who_waits_for_a_seat_does_not_follow() {
+    let mut cluster = Cluster::new(4, strong);
+    cluster.write(0, "k", "1");
+    let waits = (0..4).find(|at| cluster.shard(*at).strong.standing.voter.is_none()).unwrap();
+    cluster.shards[waits].as_mut().unwrap().strong.standing.voter = Some(Voter(77));
+    cluster.events.clear();
+    cluster.write(0, "k", "2");
+    cluster.pass(Duration::from_secs(3));
+    let follows = |(node, event): &(NodeId, StrongEvent)| {
+        *node == Cluster::id(waits) && matches!(event, StrongEvent::CaughtUp { .. })
+    };
+    assert!(!cluster.events.iter().any(follows), "{:?}", cluster.events);
+    assert_eq!(cluster.value(waits, "k").as_deref(), Some("2"));
+}
