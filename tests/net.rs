@@ -65,6 +65,7 @@ impl Recipe {
             secret: self.secret,
             cluster: self.cluster.into(),
             name: format!("node-{}", self.seed),
+            version: 1,
             hello: vec![self.seed],
             emulation: self.emulation,
             limits: self.limits,

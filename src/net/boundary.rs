@@ -38,6 +38,8 @@ pub struct NetConfig {
     pub cluster: String,
     /// The node's name, for people. Up to 128 bytes.
     pub name: String,
+    /// The version of what is said over the links; a peer that speaks another one is refused.
+    pub version: u8,
     /// What peers are told of this node when they meet it, for the rooms above. Up to 4 KiB.
     pub hello: Vec<u8>,
     /// A network to emulate around this node.

@@ -235,7 +235,7 @@ impl Net {
         let hello = loop {
             let frame = reader.next().map_err(|error| malformed(&error.to_string()))?;
             if let Some(frame) = frame {
-                break Hello::from_bytes(&frame.bytes)?;
+                break Hello::from_bytes(&frame.bytes, self.version())?;
             }
             match stream.read_chunk(HELLO_BYTES_MAX, true).await {
                 Ok(Some(chunk)) => reader.feed(chunk.bytes),
@@ -259,7 +259,7 @@ impl Net {
             extra: self.extra().to_vec(),
             age_ms: u64::try_from(self.standing().age.as_millis()).unwrap_or(u64::MAX),
         }
-        .to_bytes()
+        .to_bytes(self.version())
     }
 
     /// Makes what a QUIC error says about an attempt known.
@@ -350,6 +350,7 @@ mod tests {
                 secret: secret.clone(),
                 cluster: "test".into(),
                 name: format!("node-{seed}"),
+                version: 1,
                 hello: Vec::new(),
                 emulation: None,
                 limits,
@@ -448,7 +449,7 @@ mod tests {
                 extra: Vec::new(),
                 age_ms: 0,
             };
-            let mut stream = Link::open_push(&self.connection, hello.to_bytes()).await.unwrap();
+            let mut stream = Link::open_push(&self.connection, hello.to_bytes(1)).await.unwrap();
             stream.write_all(then).await.unwrap();
             stream
         }
@@ -610,7 +611,7 @@ mod tests {
         async_std::task::block_on(async {
             let rogue = Rogue::dial(&secret, &node).await;
             let mut stream = rogue.connection.open_uni().await.unwrap();
-            let hello = Bytes::from_static(b"qrmr\x00\x63anything");
+            let hello = Bytes::from_static(b"qrmr\x01\x63anything");
             let mut chunks = Vec::new();
             lay_out(&[STREAM_PUSH], &mut vec![Frame { bytes: hello, last: false }], &mut chunks);
             stream.write_all_chunks(&mut chunks).await.unwrap();
@@ -618,6 +619,6 @@ mod tests {
         });
         let (reason, why) = node.wait_refused();
         assert_eq!(reason, RefusedReason::Version);
-        assert_eq!(why, "wire version is 1 here, peer speaks 99");
+        assert_eq!(why, "wire version is 1.1 here, peer speaks 1.99");
     }
 }

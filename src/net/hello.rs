@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use super::twins::Standing;
 
-/// The wire version spoken by this program.
-const VERSION: u16 = 1;
+/// The version of hellos and links spoken by this program; what is said over the links has its own.
+const VERSION: u8 = 1;
 /// What a hello begins with.
 const MAGIC: [u8; 4] = *b"qrmr";
 /// A whole hello: names, numbers, and what the rooms above add.
@@ -172,11 +172,11 @@ impl Farewell {
 }
 
 impl Hello {
-    /// The hello as a frame.
-    pub(super) fn to_bytes(&self) -> Bytes {
+    /// The hello as a frame, with the version of what will be said over the link.
+    pub(super) fn to_bytes(&self, words: u8) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HELLO_BYTES_MAX).writer();
         bytes.get_mut().put_slice(&MAGIC);
-        bytes.get_mut().put_u16(VERSION);
+        bytes.get_mut().put_slice(&[VERSION, words]);
         rmp_serde::encode::write(&mut bytes, self)
             .expect("writing numbers and texts to memory cannot fail");
         bytes.into_inner().freeze()
@@ -186,7 +186,7 @@ impl Hello {
     ///
     /// # Errors
     /// A farewell to send: another version, or bytes that are no hello.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Farewell> {
+    pub(super) fn from_bytes(bytes: &[u8], words: u8) -> Result<Self, Farewell> {
         let malformed =
             |what: &str| Farewell::new(FarewellCode::Malformed, format!("no hello: {what}"));
         let (magic, rest) = bytes.split_first_chunk().ok_or_else(|| malformed("too short"))?;
@@ -194,11 +194,11 @@ impl Hello {
             return Err(malformed("it does not begin like one"));
         }
         let (version, rest) = rest.split_first_chunk().ok_or_else(|| malformed("too short"))?;
-        let version = u16::from_be_bytes(*version);
-        if version != VERSION {
+        let [links, theirs] = *version;
+        if (links, theirs) != (VERSION, words) {
             return Err(Farewell::new(
                 FarewellCode::Version,
-                format!("wire version is {VERSION} here, peer speaks {version}"),
+                format!("wire version is {VERSION}.{words} here, peer speaks {links}.{theirs}"),
             ));
         }
         let mut reader = rmp_serde::Deserializer::from_read_ref(rest);
@@ -377,16 +377,16 @@ mod tests {
 
     #[test]
     fn a_hello_comes_back_as_it_went() {
-        assert_eq!(Hello::from_bytes(&hello().to_bytes()).unwrap(), hello());
+        assert_eq!(Hello::from_bytes(&hello().to_bytes(7), 7).unwrap(), hello());
     }
 
     #[test]
     fn another_version_and_another_cluster_are_told_in_words() {
-        let mut bytes = hello().to_bytes().to_vec();
+        let mut bytes = hello().to_bytes(7).to_vec();
         bytes[5] = 9;
-        let farewell = Hello::from_bytes(&bytes).unwrap_err();
+        let farewell = Hello::from_bytes(&bytes, 7).unwrap_err();
         assert_eq!(farewell.code, FarewellCode::Version);
-        assert_eq!(farewell.reason, "wire version is 1 here, peer speaks 9");
+        assert_eq!(farewell.reason, "wire version is 1.7 here, peer speaks 1.9");
         let farewell = hello().check_cluster("red").unwrap_err();
         assert_eq!(farewell.reason, "cluster is 'red' here, peer says 'blue'");
     }
@@ -394,8 +394,8 @@ mod tests {
     #[test]
     fn names_that_would_garble_a_terminal_are_refused() {
         for name in ["\u{1b}[2J", "", &"x".repeat(NAME_BYTES_MAX + 1)] {
-            let bytes = Hello { name: name.to_owned(), ..hello() }.to_bytes();
-            assert_eq!(Hello::from_bytes(&bytes).unwrap_err().code, FarewellCode::Malformed);
+            let bytes = Hello { name: name.to_owned(), ..hello() }.to_bytes(7);
+            assert_eq!(Hello::from_bytes(&bytes, 7).unwrap_err().code, FarewellCode::Malformed);
         }
     }
 
@@ -410,17 +410,17 @@ mod tests {
         /// A hello with any byte changed is read or refused, never a panic.
         #[test]
         fn changed_hellos_are_survived(at in 0usize..40, byte in any::<u8>()) {
-            let mut bytes = hello().to_bytes().to_vec();
+            let mut bytes = hello().to_bytes(7).to_vec();
             let at = at % bytes.len();
             bytes[at] = byte;
-            if let Err(farewell) = Hello::from_bytes(&bytes) {
+            if let Err(farewell) = Hello::from_bytes(&bytes, 7) {
                 prop_assert!(farewell.code.refused().is_some());
             }
         }
 
         #[test]
         fn noise_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Hello::from_bytes(&bytes).is_err());
+            prop_assert!(Hello::from_bytes(&bytes, 7).is_err());
         }
     }
 }

@@ -103,6 +103,7 @@ struct Inner {
     node_id: NodeId,
     cluster: String,
     name: String,
+    version: u8,
     extra: Vec<u8>,
     /// Drawn at every start; tells this run from the last.
     run: u64,
@@ -186,6 +187,7 @@ impl Net {
             node_id: config.identity.node_id(),
             cluster: config.cluster,
             name: config.name,
+            version: config.version,
             extra: config.hello,
             run: u64::from_be_bytes(run),
             since: Instant::now(),
@@ -377,6 +379,10 @@ impl Net {
 
     fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    fn version(&self) -> u8 {
+        self.inner.version
     }
 
     fn extra(&self) -> &[u8] {

@@ -33,7 +33,7 @@ use crate::protocol::boundary::{Input, Lane, Output, Send};
 use crate::protocol::codec;
 use crate::protocol::config::Config;
 use crate::protocol::id::{NodeId, Origin};
-use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message};
+use crate::protocol::message::{Envelope, MEMBERS_MAX, Member, Message, WIRE_VERSION};
 use crate::protocol::operation::Mode;
 use crate::protocol::shard::Shard;
 use crate::protocol::store::Reader;
@@ -527,6 +527,7 @@ fn net_config(config: &NodeConfig) -> NetConfig {
         secret: config.secret.clone().unwrap_or_else(Secret::public),
         cluster: config.cluster.clone(),
         name: config.name.clone(),
+        version: WIRE_VERSION,
         hello: Vec::new(),
         emulation: config.emulation.clone(),
         limits: Limits::default(),

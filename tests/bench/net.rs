@@ -106,6 +106,7 @@ fn bind(secret: &Secret, seed: u8, emulation: Option<Emulation>, handler: Handle
         secret: secret.clone(),
         cluster: "bench".into(),
         name: format!("node-{seed}"),
+        version: 1,
         hello: Vec::new(),
         emulation,
         limits: Limits::default(),

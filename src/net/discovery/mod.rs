@@ -472,6 +472,7 @@ mod tests {
             secret: secret.clone(),
             cluster: cluster.to_owned(),
             name: "ada".to_owned(),
+            version: 1,
             hello: Vec::new(),
             emulation: None,
             limits: Limits::default(),
