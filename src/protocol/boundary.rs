@@ -195,6 +195,9 @@ pub struct Output {
     pub events: Vec<Event>,
     /// When to come back with [`Input::Wake`]; replaces an earlier time.
     pub wake: Option<Time>,
+    /// The number of the first write that clients of this node have made in it: until it is carried out
+    /// nobody else knows of that one and what followed. `Shard::finish` forgets it.
+    pub unsaid: Option<u64>,
 }
 
 /// Numbers about a shard, for status and metrics. Counters count from the start of the node.
@@ -246,6 +249,7 @@ impl Output {
         self.reply.clear();
         self.events.clear();
         self.wake = None;
+        self.unsaid = None;
     }
 }
 

@@ -156,6 +156,7 @@ impl Shard {
             self.recording.reserve(lamport, &mut output.append);
             output.append.awaited = true;
         }
+        output.unsaid.get_or_insert(write.seq);
         self.counters.writes_local += 1;
         if self.config.eager {
             self.push(now, &write, output);

@@ -20,6 +20,7 @@
 //!
 //! When a tombstone may be collected is not decided here but in `stability`.
 
+mod cells;
 pub(super) mod deadlines;
 mod ending;
 mod entry;
@@ -31,6 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
@@ -97,7 +99,7 @@ pub enum Merged {
     Known,
 }
 
-type Map = DashMap<Key, Box<Entry>, foldhash::fast::FixedState>;
+type Map = DashMap<Key, Box<Entry>, FixedState>;
 
 /// The cells of one shard. See the module's documentation.
 pub struct Store {
@@ -113,6 +115,8 @@ pub struct Store {
 /// What is known of all cells together; changes with every merge.
 #[derive(Default)]
 struct Books {
+    /// Guards the tables of large keys against chosen names; changes nothing visible.
+    hasher: FixedState,
     /// The cells that are kept, by their dots.
     index: Index,
     /// The tombstones among them.
@@ -221,13 +225,14 @@ impl fmt::Debug for Reader {
 impl Store {
     /// An empty store; `hash_seed` guards its map against chosen keys and changes nothing visible.
     pub fn new(hash_seed: u64) -> Self {
-        let map = Arc::new(Map::with_hasher(foldhash::fast::FixedState::with_seed(hash_seed)));
+        let hasher = FixedState::with_seed(hash_seed);
+        let map = Arc::new(Map::with_hasher(hasher.clone()));
         Self {
             reader: Reader { map: Arc::clone(&map) },
             map,
             keys: Vec::new(),
             free: Vec::new(),
-            books: Books::default(),
+            books: Books::new(hasher),
         }
     }
 
@@ -512,6 +517,10 @@ impl fmt::Debug for Store {
 }
 
 impl Books {
+    fn new(hasher: FixedState) -> Self {
+        Self { hasher, ..Self::default() }
+    }
+
     /// Enters a cell that is kept from now on.
     fn keep(&mut self, key: &Key, field: &Field, new: &Cell) {
         if let Content::Value(value) = &new.content {

@@ -170,7 +170,7 @@ impl Ours {
         let bytes = operation.encode();
         let operation = Operation::decode(&bytes).unwrap();
         let moment = Moment { wall: WallTime(now), dice: self.lamport };
-        let executed = execute(&self.store, &operation, moment, Mode::Strong, Origin(1));
+        let executed = execute(&self.store, &operation, moment, Mode::Strong, Origin(1).into());
         assert!(operation.is_write() || executed.cells.is_empty(), "{operation:?}");
         let first = self.lamport + 1;
         self.lamport += executed.cells.len() as u64;

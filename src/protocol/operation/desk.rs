@@ -14,7 +14,7 @@ use super::super::role::{self, NAME_BYTES_MAX};
 use super::super::stamp::Dot;
 use super::super::store::{Entry, Kind, Reader, Shown, Store};
 use super::super::time::WallTime;
-use super::{Mode, Moment, Refused, Version};
+use super::{Mode, Moment, Refused, Version, Writer};
 
 /// See the module's documentation.
 pub(super) struct Desk<'a> {
@@ -23,8 +23,10 @@ pub(super) struct Desk<'a> {
     now: WallTime,
     dice: fastrand::Rng,
     mode: Mode,
-    origin: Origin,
+    writer: Writer,
     cells: Vec<CellWrite>,
+    /// See [`super::Executed::stands`].
+    stands: Option<Dot>,
     /// Copies of the keys that were written, within a batch.
     staged: Option<BTreeMap<Key, Entry>>,
 }
@@ -35,15 +37,15 @@ impl<'a> Desk<'a> {
         store: Option<&'a Store>,
         moment: Moment,
         mode: Mode,
-        origin: Origin,
+        writer: Writer,
     ) -> Self {
         let dice = fastrand::Rng::with_seed(moment.dice);
-        let (now, cells, staged) = (moment.wall, Vec::new(), None);
-        Self { reader, store, now, dice, mode, origin, cells, staged }
+        let (now, cells, stands, staged) = (moment.wall, Vec::new(), None, None);
+        Self { reader, store, now, dice, mode, writer, cells, stands, staged }
     }
 
-    pub(super) fn into_cells(self) -> Vec<CellWrite> {
-        self.cells
+    pub(super) fn into_cells(self) -> (Vec<CellWrite>, Option<Dot>) {
+        (self.cells, self.stands)
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -52,7 +54,17 @@ impl<'a> Desk<'a> {
 
     /// Who writes.
     pub(super) fn origin(&self) -> Origin {
-        self.origin
+        self.writer.origin
+    }
+
+    /// Whether nobody else knows of a dot of the writer's yet.
+    pub(super) fn is_unsaid(&self, dot: Dot) -> bool {
+        self.mode == Mode::Eventual && dot.seq >= self.writer.unsaid
+    }
+
+    /// What was to be written stands already, by this dot that nobody else knows of.
+    pub(super) fn stand(&mut self, dot: Dot) {
+        self.stands = self.stands.max(Some(dot));
     }
 
     /// The time that counts.
@@ -120,11 +132,11 @@ impl<'a> Desk<'a> {
         over: Option<Dot>,
     ) {
         let (kept, mut seen) = match self.mode {
-            Mode::Eventual => self.reader.prepare(key, &field, self.origin),
+            Mode::Eventual => self.reader.prepare(key, &field, self.origin()),
             // What else a replica has seen of the cell is its own affair.
             Mode::Strong => (Key::from(key), Seen::default()),
         };
-        if let Some(over) = over.filter(|over| over.origin != self.origin) {
+        if let Some(over) = over.filter(|over| over.origin != self.origin()) {
             seen.insert(over);
         }
         if let Some(staged) = &mut self.staged {
@@ -133,7 +145,7 @@ impl<'a> Desk<'a> {
                 false => Some(staged.entry(kept.clone()).or_insert(self.reader.copy(key))),
             };
             if let Some(entry) = entry {
-                let writer = Dot { origin: self.origin, seq: 1 };
+                let writer = Dot { origin: self.writer.origin, seq: 1 };
                 entry.stage(field.clone(), content.clone(), writer);
             }
             let whole = field.is_whole_key();

@@ -26,6 +26,8 @@ const MIXED: [&str; 2] = ["m", "n"];
 enum Step {
     /// A client asks a node for the operation with this number, on one of the keys.
     Ask { node: usize, kind: u8, key: u8, name: u8 },
+    /// What has gathered at a node is carried out; it is before anything comes to it from others as well.
+    CarryOut { node: usize },
     /// The message at this place is delivered next, or lost.
     Deliver { at: prop::sample::Index, lost: bool },
 }
@@ -35,13 +37,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ask = ask.prop_map(|(node, kind, key, name)| Step::Ask { node, kind, key, name });
     let deliver = (any::<prop::sample::Index>(), prop::bool::weighted(0.2));
     let deliver = deliver.prop_map(|(at, lost)| Step::Deliver { at, lost });
-    proptest::collection::vec(prop_oneof![2 => ask, 3 => deliver], 0..120)
+    let carry_out = (0..NODES).prop_map(|node| Step::CarryOut { node });
+    proptest::collection::vec(prop_oneof![4 => ask, 1 => carry_out, 6 => deliver], 0..130)
 }
 
 /// Nodes whose messages wait until they are delivered.
 struct Cluster {
     now: Time,
     shards: Vec<Shard>,
+    /// What each is to carry out.
+    outputs: Vec<Output>,
     under_way: VecDeque<(usize, usize, Vec<u8>)>,
 }
 
@@ -57,7 +62,8 @@ impl Cluster {
             Shard::new(config)
         });
         let (shards, under_way) = (shards.collect(), VecDeque::new());
-        let mut cluster = Self { now: Time::START, shards, under_way };
+        let outputs = (0..NODES).map(|_| Output::default()).collect();
+        let mut cluster = Self { now: Time::START, shards, outputs, under_way };
         for at in 0..NODES {
             for other in (0..NODES).filter(|other| *other != at) {
                 cluster.handle(at, Input::PeerUp(id(other), Duration::from_millis(1)));
@@ -66,16 +72,20 @@ impl Cluster {
         cluster
     }
 
-    fn handle(&mut self, at: usize, input: Input<'_>) -> Option<Reply> {
-        let mut output = Output::default();
-        self.shards[at].handle(self.now, input, &mut output);
+    fn handle(&mut self, at: usize, input: Input<'_>) {
+        self.shards[at].handle(self.now, input, &mut self.outputs[at]);
+        self.carry_out(at);
+    }
+
+    fn carry_out(&mut self, at: usize) {
+        let mut output = std::mem::take(&mut self.outputs[at]);
+        self.shards[at].finish(self.now, &mut output);
         for send in output.send {
             let frame = codec::encode(&send.envelope);
             for to in send.to.iter() {
                 self.under_way.push_back((at, to.0 as usize - 1, frame.clone()));
             }
         }
-        output.reply.pop().map(|(_, reply)| reply)
     }
 
     fn deliver(&mut self, at: usize) {
@@ -90,15 +100,34 @@ impl Cluster {
     }
 
     fn ask(&mut self, at: usize, operation: &Operation<'_>) -> Answer {
+        self.ask_and_see(at, operation).0
+    }
+
+    /// The answer, and the dot that stands for what was asked; the output gathers more.
+    fn ask_and_see(&mut self, at: usize, operation: &Operation<'_>) -> (Answer, Option<Dot>) {
         let moment = Moment { wall: WallTime(1_000), dice: 3 };
-        let request = Request::Operate { operation, moment };
-        match self.handle(at, Input::Request(Token(0), request)) {
-            Some(Reply::Operated { answer, .. }) => answer,
+        let request = Input::Request(Token(0), Request::Operate { operation, moment });
+        self.shards[at].handle(self.now, request, &mut self.outputs[at]);
+        match self.outputs[at].reply.pop() {
+            Some((_, Reply::Operated { answer, written })) => (answer, written.map(|it| it.1)),
             other => panic!("{other:?}"),
         }
     }
 
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Ask { .. } => {}
+            Step::CarryOut { node } => self.carry_out(*node),
+            Step::Deliver { .. } if self.under_way.is_empty() => {}
+            Step::Deliver { at, lost: true } => {
+                self.under_way.remove(at.index(self.under_way.len()));
+            }
+            Step::Deliver { at, lost: false } => self.deliver(at.index(self.under_way.len())),
+        }
+    }
+
     fn settle(&mut self) {
+        (0..NODES).for_each(|at| self.carry_out(at));
         for _ in 0..200 {
             while !self.under_way.is_empty() {
                 self.deliver(0);
@@ -171,15 +200,7 @@ proptest! {
                     let operation = operation(kind, MIXED[usize::from(key)], name);
                     cluster.ask(node, &operation);
                 }
-                Step::Deliver { at, lost } if !cluster.under_way.is_empty() => {
-                    let at = at.index(cluster.under_way.len());
-                    if lost {
-                        cluster.under_way.remove(at);
-                    } else {
-                        cluster.deliver(at);
-                    }
-                }
-                Step::Deliver { .. } => {}
+                other => cluster.step(&other),
             }
         }
         cluster.settle();
@@ -214,15 +235,7 @@ proptest! {
                     pushed += 2;
                     cluster.ask(node, &operation(kind, "list", name));
                 }
-                Step::Deliver { at, lost } if !cluster.under_way.is_empty() => {
-                    let at = at.index(cluster.under_way.len());
-                    if lost {
-                        cluster.under_way.remove(at);
-                    } else {
-                        cluster.deliver(at);
-                    }
-                }
-                _ => {}
+                other => cluster.step(&other),
             }
         }
         cluster.settle();
@@ -250,7 +263,7 @@ proptest! {
             match step {
                 Step::Ask { node, kind: kind @ 8..=11, name, .. } => {
                     let before = cluster.shards[node].vector().clone();
-                    cluster.ask(node, &operation(kind, "set", name));
+                    let (_, dot) = cluster.ask_and_see(node, &operation(kind, "set", name));
                     if kind == 11 {
                         // Whoever has seen an add has seen the same origin's earlier ones, which it
                         // replaced.
@@ -265,23 +278,13 @@ proptest! {
                         let seen = adds.iter().filter(|(dot, of)| **of == name && has_seen(dot));
                         removed.extend(seen.map(|(dot, _)| *dot));
                     } else {
-                        let now = cluster.shards[node].vector();
-                        for (origin, ranges) in now.minus(&before) {
-                            for (first, _) in ranges {
-                                adds.insert(Dot { origin, seq: first }, name);
-                            }
-                        }
+                        // It may be one that stands already: then no removal has seen it.
+                        let add = dot.expect("an add has a dot");
+                        prop_assert!(!removed.contains(&add), "{:?} was removed", add);
+                        adds.insert(add, name);
                     }
                 }
-                Step::Deliver { at, lost } if !cluster.under_way.is_empty() => {
-                    let at = at.index(cluster.under_way.len());
-                    if lost {
-                        cluster.under_way.remove(at);
-                    } else {
-                        cluster.deliver(at);
-                    }
-                }
-                _ => {}
+                other => cluster.step(&other),
             }
         }
         cluster.settle();

@@ -46,6 +46,7 @@ use serde::{Deserialize, Serialize};
 use super::cell::CellWrite;
 use super::codec::DEPTH_MAX;
 use super::id::Origin;
+use super::stamp::Dot;
 use super::store::{Reader, Store};
 use super::time::WallTime;
 pub use answer::{Answer, Refused, Why};
@@ -155,6 +156,26 @@ pub struct Executed {
     pub cells: Vec<CellWrite>,
     /// What the client is told once they are written.
     pub answer: Answer,
+    /// The last of the dots by which the writer has done before what it is asked to do; see
+    /// [`Writer::unsaid`].
+    pub stands: Option<Dot>,
+}
+
+/// Who writes the cells that come of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Writer {
+    /// This node's origin in eventual mode, the log's in strong mode.
+    pub origin: Origin,
+    /// The dots with this number and above are known to nobody else yet. No removal can have seen an
+    /// add among them, so to add that member again changes nothing.
+    pub unsaid: u64,
+}
+
+impl From<Origin> for Writer {
+    /// Whose dots may all be known.
+    fn from(origin: Origin) -> Self {
+        Self { origin, unsaid: u64::MAX }
+    }
 }
 
 /// Why bytes are no operation.
@@ -295,21 +316,20 @@ impl<'a> Operation<'a> {
 
 /// Executes an operation: which cells come of it, and what the client is told.
 ///
-/// `origin` is who will write the cells: this node's in eventual mode, the log's in strong mode. Writes
-/// that would be empty, or that an answer refuses, have no cells.
+/// Writes that would be empty, or that an answer refuses, have no cells.
 pub fn execute(
     store: &Store,
     operation: &Operation<'_>,
     moment: Moment,
     mode: Mode,
-    origin: Origin,
+    writer: Writer,
 ) -> Executed {
-    let mut desk = Desk::new(store.reader(), Some(store), moment, mode, origin);
+    let mut desk = Desk::new(store.reader(), Some(store), moment, mode, writer);
     let answer = perform(&mut desk, operation);
-    let cells = desk.into_cells();
+    let (cells, stands) = desk.into_cells();
     match cells.iter().any(|cell| cell.key.is_reserved()) {
-        false => Executed { cells, answer },
-        true => Executed { cells: Vec::new(), answer: Refused::Reserved.into() },
+        false => Executed { cells, answer, stands },
+        true => Executed { cells: Vec::new(), answer: Refused::Reserved.into(), stands: None },
     }
 }
 
@@ -319,14 +339,14 @@ pub fn read(reader: &Reader, operation: &Operation<'_>, moment: Moment) -> Optio
     if operation.is_write() || operation.needs_store() {
         return None;
     }
-    let mut desk = Desk::new(reader, None, moment, Mode::Strong, Origin(0));
+    let mut desk = Desk::new(reader, None, moment, Mode::Strong, Origin(0).into());
     Some(perform(&mut desk, operation))
 }
 
 /// Answers an operation that only reads; one that writes changes nothing.
 pub fn look(store: &Store, operation: &Operation<'_>, moment: Moment) -> Answer {
     let read = read(store.reader(), operation, moment);
-    read.unwrap_or_else(|| execute(store, operation, moment, Mode::Strong, Origin(0)).answer)
+    read.unwrap_or_else(|| execute(store, operation, moment, Mode::Strong, Origin(0).into()).answer)
 }
 
 fn perform(desk: &mut Desk<'_>, operation: &Operation<'_>) -> Answer {
@@ -382,7 +402,7 @@ mod tests {
             let moment = Moment { wall: WallTime(wall), dice: 7 };
             let bytes = operation.into().encode();
             let operation = Operation::decode(&bytes).unwrap();
-            let executed = execute(&self.store, &operation, moment, self.mode, Origin(1));
+            let executed = execute(&self.store, &operation, moment, self.mode, Origin(1).into());
             let first = self.lamport + 1;
             self.lamport += executed.cells.len() as u64;
             let lamport = Lamport(self.lamport);

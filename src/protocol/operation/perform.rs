@@ -1,6 +1,6 @@
 //! A node's own clients: their operations become writes of that node.
 
-use super::{Executed, Mode, Moment, Operation, execute};
+use super::{Executed, Mode, Moment, Operation, Writer, execute};
 use crate::protocol::boundary::{Output, Reply};
 use crate::protocol::shard::Shard;
 use crate::protocol::time::Time;
@@ -16,13 +16,17 @@ impl Shard {
     ) -> Reply {
         let origin = self.config.origin;
         let moment = Moment { wall: self.judged_at(moment.wall), ..moment };
-        let executed = execute(&self.store, operation, moment, Mode::Eventual, origin);
-        let Executed { cells, answer } = executed;
+        let writer = Writer { origin, unsaid: output.unsaid.unwrap_or(u64::MAX) };
+        let executed = execute(&self.store, operation, moment, Mode::Eventual, writer);
+        let Executed { cells, answer, stands } = executed;
         match self.write(now, cells, 0, output) {
             Reply::Written { stamp, dot, .. } => {
                 Reply::Operated { answer, written: Some((stamp, dot)) }
             }
-            Reply::Nothing => Reply::Operated { answer, written: None },
+            Reply::Nothing => {
+                let written = stands.and_then(|dot| Some((self.store.stamp(dot)?, dot)));
+                Reply::Operated { answer, written }
+            }
             refused => refused,
         }
     }

@@ -193,24 +193,48 @@ fn combined(desk: &Desk<'_>, how: Combine, keys: &[Word<'_>]) -> Result<Members,
     Ok(all)
 }
 
+/// What there is of a member that is to be added.
+enum Found {
+    /// The add of whoever adds it now.
+    Own(Dot),
+    /// Adds of others.
+    Others,
+    Nothing,
+}
+
 /// Adds members; how many were not there.
 fn add(desk: &mut Desk<'_>, key: &[u8], names: &[Word<'_>]) -> Result<usize, Refused> {
     fits(names)?;
     let names = part::each_once(names);
-    let (absent, nothing) = desk.look_for(key, Kind::Set, |shown| {
+    let fields = names.iter().map(|name| role::set_field(name, desk.origin()));
+    let fields: Vec<Field> = fields.collect();
+    let (found, nothing) = desk.look_for(key, Kind::Set, |shown| {
         let nothing = shown.kind().is_none();
-        let absent = |name: &&Word<'_>| nothing || shown.adds(name).next().is_none();
-        (names.iter().filter(absent).copied().collect::<Vec<_>>(), nothing)
+        let found = names.iter().zip(&fields).map(|(name, field)| match shown.dot(field) {
+            Some(own) => Found::Own(own),
+            None if !nothing && shown.adds(name).next().is_some() => Found::Others,
+            None => Found::Nothing,
+        });
+        (found.collect::<Vec<_>>(), nothing)
     })?;
     if nothing {
         desk.begin(key);
     }
-    // A member that is there is added again: a removal that has not seen it must not take it.
-    let written = if desk.mode() == Mode::Eventual { &names } else { &absent };
-    for name in written {
-        desk.put(key, role::set_field(name, desk.origin()), Content::from(&b""[..]));
+    let mut absent = 0;
+    for (field, found) in fields.into_iter().zip(found) {
+        match found {
+            Found::Nothing => absent += 1,
+            Found::Own(dot) if desk.is_unsaid(dot) => {
+                desk.stand(dot);
+                continue;
+            }
+            // A member that is there is added again: a removal that has not seen it must not take it.
+            _ if desk.mode() == Mode::Eventual => {}
+            _ => continue,
+        }
+        desk.put(key, field, Content::from(&b""[..]));
     }
-    Ok(absent.len())
+    Ok(absent)
 }
 
 /// Removes members; how many were there.

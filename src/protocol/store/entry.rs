@@ -3,15 +3,17 @@
 //! What must stay true: of two versions of a cell, and of a cell and what covers it, it depends on
 //! nothing but the two which one stays. `role` has the two roles with rules of their own.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::ops::Bound;
+
+use foldhash::fast::FixedState;
 
 use super::super::cell::{Content, Field, Key, Seen};
 use super::super::id::Origin;
 use super::super::index::Slot;
 use super::super::role::{self, ROLES, Role};
 use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
+use super::cells::{At, Cells};
 use super::{Books, Fingerprint, Loser, Merged};
 
 /// A version of a cell as the store keeps it: the parts of [`Stamp`] and [`Dot`], packed.
@@ -40,18 +42,11 @@ pub(in crate::protocol) struct Entry {
     pub(super) fields: Option<Box<Fields>>,
 }
 
-/// Among so many cells the one of a dot is looked for; of more, the dots are kept in order as well. In
-/// tests so few that the laws come across both.
-const SCANNED_MAX: usize = if cfg!(test) { 2 } else { 64 };
-
 /// The cells of a key that have a field, and how many of them show in each role.
 #[derive(Clone, Default)]
 pub(super) struct Fields {
-    cells: BTreeMap<Field, Cell>,
+    cells: Cells,
     live: [u32; ROLES],
-    /// The names of the cells by their dots, where there are many: who walks through the dots would
-    /// otherwise look at all of them for each.
-    by_dot: Option<BTreeMap<Dot, Field>>,
     /// The sum of the hashes of all live cells of the key, that of the whole key included; kept up to
     /// date by `ending`.
     pub(super) sum: Fingerprint,
@@ -59,7 +54,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The cells, in the order of their names.
-    pub(super) fn cells(&self) -> &BTreeMap<Field, Cell> {
+    pub(super) fn cells(&self) -> &Cells {
         &self.cells
     }
 
@@ -68,87 +63,54 @@ impl Fields {
         self.live[role.index()] as usize
     }
 
-    pub(super) fn insert(&mut self, field: Field, cell: Cell) {
+    /// Adds a cell of a name that none has.
+    fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) {
         self.live[Role::of(field.as_bytes()).index()] += u32::from(cell.shows());
-        let dot = cell.dot();
-        if let Some(old) = self.cells.insert(field.clone(), cell) {
-            self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
-            self.unlist(old.dot());
-        }
-        match &mut self.by_dot {
-            Some(by_dot) => drop(by_dot.insert(dot, field)),
-            None if self.cells.len() > SCANNED_MAX => {
-                let named = self.cells.iter().map(|(field, cell)| (cell.dot(), field.clone()));
-                self.by_dot = Some(named.collect());
-            }
-            None => {}
+        self.cells.insert(field, cell, hasher);
+    }
+
+    /// Puts a cell in the place of another of the same name.
+    fn replace(&mut self, field: &Field, at: At, cell: Cell) {
+        let shows = u32::from(cell.shows());
+        if let Some(old) = self.cells.replace(at, cell) {
+            let live = &mut self.live[Role::of(field.as_bytes()).index()];
+            *live = *live + shows - u32::from(old.shows());
         }
     }
 
-    /// The cell with this dot, and its name.
-    fn find(&self, dot: Dot) -> Option<(&Field, &Cell)> {
-        match &self.by_dot {
-            Some(by_dot) => self.cells.get_key_value(by_dot.get(&dot)?),
-            None => self.cells.iter().find(|(_, cell)| cell.dot() == dot),
-        }
-    }
-
-    /// A cell was put in the place of `old`: one with this dot that shows or does not.
-    fn replaced(&mut self, old: &Cell, dot: Dot, shows: bool, of_role: Role) {
-        let live = &mut self.live[of_role.index()];
-        *live = *live + u32::from(shows) - u32::from(old.shows());
-        if let Some(by_dot) = &mut self.by_dot
-            && let Some(field) = by_dot.remove(&old.dot())
-        {
-            by_dot.insert(dot, field);
-        }
-    }
-
-    /// The cell with this dot is gone.
-    fn unlist(&mut self, dot: Dot) {
-        if let Some(by_dot) = &mut self.by_dot {
-            by_dot.remove(&dot);
-            if by_dot.len() <= SCANNED_MAX / 2 {
-                self.by_dot = None;
-            }
-        }
-    }
-
-    pub(super) fn remove(&mut self, field: &Field) -> Option<Cell> {
-        let old = self.cells.remove(field)?;
+    fn remove(&mut self, field: &Field) -> Option<Cell> {
+        let old = self.cells.remove(field.as_bytes())?;
         self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
-        self.unlist(old.dot());
         Some(old)
     }
 
     /// Takes out what `covered` names.
     fn remove_where(&mut self, mut covered: impl FnMut(&Field, &Cell) -> bool) {
-        let Self { cells, live, by_dot, .. } = self;
+        let Self { cells, live, .. } = self;
         cells.retain(|field, cell| {
             let goes = covered(field, cell);
             if goes {
                 live[Role::of(field.as_bytes()).index()] -= u32::from(cell.shows());
-                if let Some(by_dot) = by_dot {
-                    by_dot.remove(&cell.dot());
-                }
             }
             !goes
         });
-        if self.cells.len() <= SCANNED_MAX / 2 {
-            self.by_dot = None;
-        }
     }
 }
 
 impl Entry {
     pub(super) fn seen(&self, field: &Field, origin: Origin) -> Seen {
         let mut seen = Seen::default();
-        let fields = self.fields.iter().flat_map(|fields| match field.is_whole_key() {
-            true => fields.cells.range::<Field, _>(..),
-            false => fields.cells.range::<Field, _>(field..=field),
-        });
-        for cell in self.whole.iter().chain(fields.map(|(_, cell)| cell)) {
-            cell.tell(&mut seen, origin);
+        let fields = self.fields.as_ref();
+        self.whole.iter().for_each(|cell| cell.tell(&mut seen, origin));
+        match (field.is_whole_key(), fields) {
+            (_, None) => {}
+            (true, Some(fields)) => {
+                fields.cells.iter().for_each(|(_, cell)| cell.tell(&mut seen, origin));
+            }
+            (false, Some(fields)) => {
+                let own = fields.cells.get(field.as_bytes());
+                own.into_iter().for_each(|cell| cell.tell(&mut seen, origin));
+            }
         }
         // Its own earlier writes go without saying.
         seen.forget(Dot { origin, seq: 0 }, &Seen::default());
@@ -179,9 +141,10 @@ impl Entry {
             return Merged::Lost { concurrent_with: whole.absorb_loser(new) };
         }
         let fields = self.fields.get_or_insert_default();
-        let Some(own) = fields.cells.get_mut(&field) else {
+        let at = fields.cells.place(field.as_bytes());
+        let Some((at, own)) = at.and_then(|at| Some((at, fields.cells.at_mut(at)?))) else {
             winner.books.keep(winner.key, &field, new);
-            fields.insert(field, winner.new);
+            fields.insert(field, winner.new, &winner.books.hasher);
             return Merged::Won { lost: winner.lost };
         };
         if let Some(stays) = own.stays(new, of_role, &field) {
@@ -190,9 +153,7 @@ impl Entry {
         winner.replaces(&field, own);
         winner.books.keep(winner.key, &field, &winner.new);
         let Winner { new, lost, .. } = winner;
-        let (dot, shows) = (new.dot(), new.shows());
-        let old = std::mem::replace(own, new);
-        fields.replaced(&old, dot, shows, Role::of(field.as_bytes()));
+        fields.replace(&field, at, new);
         Merged::Won { lost }
     }
 
@@ -258,8 +219,9 @@ impl Entry {
         &self,
         name: Option<&Field>,
     ) -> impl Iterator<Item = (Option<&Field>, &Cell)> {
-        let range = (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let fields = self.fields.iter().flat_map(move |it| it.cells.range::<Field, _>(range));
+        let from = name.map_or(Bound::Unbounded, |name| Bound::Excluded(name.as_bytes()));
+        let cells = self.fields.as_ref().map(|it| it.cells.range(from, Bound::Unbounded));
+        let fields = cells.unwrap_or_default();
         let fields = fields.map(|(field, cell)| (Some(field), cell));
         let whole = self.whole.iter().filter(move |_| name.is_none());
         whole.map(|cell| (None, cell)).chain(fields)
@@ -269,7 +231,7 @@ impl Entry {
     pub(super) fn find(&self, dot: Dot) -> Option<(Option<&Field>, &Cell)> {
         match self.whole.as_ref().filter(|whole| whole.dot() == dot) {
             Some(whole) => Some((None, whole)),
-            None => self.fields.as_ref()?.find(dot).map(|(field, cell)| (Some(field), cell)),
+            None => self.fields.as_ref()?.cells.find(dot).map(|(field, cell)| (Some(field), cell)),
         }
     }
 
@@ -277,7 +239,7 @@ impl Entry {
     pub(super) fn cell(&self, field: &Field) -> Option<&Cell> {
         match field.is_whole_key() {
             true => self.whole.as_ref(),
-            false => self.fields.as_ref()?.cells.get(field),
+            false => self.fields.as_ref()?.cells.get(field.as_bytes()),
         }
     }
 
@@ -285,7 +247,7 @@ impl Entry {
     pub(super) fn cell_mut(&mut self, field: &Field) -> Option<&mut Cell> {
         match field.is_whole_key() {
             true => self.whole.as_mut(),
-            false => self.fields.as_mut()?.cells.get_mut(field),
+            false => self.fields.as_mut()?.cells.get_mut(field.as_bytes()),
         }
     }
 
@@ -320,7 +282,11 @@ impl Entry {
             self.fields = None;
             self.whole = Some(new);
         } else {
-            self.fields.get_or_insert_default().insert(field, new);
+            let fields = self.fields.get_or_insert_default();
+            match fields.cells.place(field.as_bytes()) {
+                Some(at) => fields.replace(&field, at, new),
+                None => fields.insert(field, new, &FixedState::default()),
+            }
         }
     }
 }

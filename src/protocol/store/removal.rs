@@ -16,7 +16,7 @@ impl Store {
         self.map.clear();
         self.keys.clear();
         self.free.clear();
-        self.books = Books::default();
+        self.books = Books::new(self.books.hasher.clone());
     }
 
     /// Removes the tombstone that `dot` names, if it is kept; answers which versions it had beaten, as

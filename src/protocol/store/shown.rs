@@ -5,7 +5,6 @@
 //! concurrently, the kind of the cell with the greatest stamp counts, and the others stay hidden.
 
 use std::borrow::Cow;
-use std::collections::btree_map::Range;
 use std::ops::Bound;
 
 use twox_hash::XxHash3_64;
@@ -132,7 +131,7 @@ impl Entry {
     /// The greatest stamp of the cells of a kind that show.
     fn greatest(&self, kind: Kind) -> Option<Stamp> {
         let whole = self.whole.iter().filter(|_| kind == Kind::Text);
-        let fields = self.fields.iter().flat_map(|fields| fields.cells());
+        let fields = self.fields.iter().flat_map(|fields| fields.cells().iter());
         let of_role = |it: &(&Field, &Cell)| Role::of(it.0.as_bytes()) == kind.role();
         let cells = fields.filter(of_role).map(|(_, cell)| cell);
         whole.chain(cells).filter(|cell| cell.shows()).map(Cell::stamp).max()
@@ -141,12 +140,9 @@ impl Entry {
     /// The cells of a role that show, in the order of their names.
     fn live(&self, role: Role) -> impl DoubleEndedIterator<Item = (&Field, &Cell)> {
         let (from, to) = role.range();
-        let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-        let cells = match &self.fields {
-            Some(fields) => fields.cells().range::<[u8], _>(bounds),
-            None => Range::default(),
-        };
-        cells.filter(|(_, cell)| cell.shows())
+        let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let cells = self.fields.as_ref().map(|fields| fields.cells().range(from, to));
+        cells.unwrap_or_default().filter(|(_, cell)| cell.shows())
     }
 }
 
@@ -253,14 +249,20 @@ impl<'a> Shown<'a> {
     /// What an origin has added, and from which stamp on.
     pub(in crate::protocol) fn count(&self, origin: Origin) -> Option<(i64, Stamp)> {
         let fields = self.entry?.fields.as_ref()?;
-        let cell = fields.cells().get(&role::count_field(origin))?;
+        let cell = fields.cells().get(role::count_field(origin).as_bytes())?;
         let value = cell.content.value()?;
         Some((role::count_sum(value), role::count_from(value, cell.stamp())))
     }
 
     /// The value of a field of a hash, or the bytes of a score.
     pub(in crate::protocol) fn value(&self, field: &Field) -> Option<&'a [u8]> {
-        self.entry?.fields.as_ref()?.cells().get(field)?.content.value()
+        self.entry?.fields.as_ref()?.cells().get(field.as_bytes())?.content.value()
+    }
+
+    /// The dot of a cell with this name that has a value.
+    pub(in crate::protocol) fn dot(&self, field: &Field) -> Option<Dot> {
+        let cell = self.entry?.fields.as_ref()?.cells().get(field.as_bytes())?;
+        cell.shows().then(|| cell.dot())
     }
 
     /// How many fields a hash has, elements a list, or members a sorted set. Use
@@ -296,9 +298,11 @@ impl<'a> Shown<'a> {
         member: &[u8],
     ) -> impl Iterator<Item = (&'a Field, Dot)> + use<'a> {
         let (from, to) = role::set_range(member);
-        let cells = self.entry.and_then(|entry| entry.fields.as_ref());
-        let cells =
-            cells.into_iter().flat_map(move |it| it.cells().range(from.clone()..=to.clone()));
+        let cells = self.entry.and_then(|entry| entry.fields.as_deref()).map(|it| {
+            let (from, to) = (Bound::Included(from.as_bytes()), Bound::Included(to.as_bytes()));
+            it.cells().range(from, to)
+        });
+        let cells = cells.unwrap_or_default();
         cells.filter(|(_, cell)| cell.shows()).map(|(field, cell)| (field, cell.dot()))
     }
 

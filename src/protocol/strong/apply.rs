@@ -168,8 +168,8 @@ impl Shard {
         if !is_asked && !operation.is_write() {
             return Outcome::Executed { answer: Answer::Nil, written: None };
         }
-        let executed = execute(&self.store, &operation, moment, Mode::Strong, origin);
-        let Executed { cells, answer } = executed;
+        let executed = execute(&self.store, &operation, moment, Mode::Strong, origin.into());
+        let Executed { cells, answer, .. } = executed;
         if cells.iter().any(|cell| cell.bytes() > VALUE_BYTES_MAX) {
             let answer = Answer::Refused(Refused::TooLong);
             return Outcome::Executed { answer, written: None };

@@ -399,6 +399,7 @@ impl Shard {
     /// Proposes what has gathered while the output was shared, and answers peers. To be called before
     /// an output is carried out.
     pub fn finish(&mut self, now: Time, output: &mut Output) {
+        output.unsaid = None;
         if self.strong.requests.is_idle() {
             return;
         }

@@ -501,7 +501,7 @@ impl Shard {
             let operation = Operation::decode(&call.operation).expect("it was encoded here");
             let origin = self.config.origin;
             let (store, mode) = (&self.store, operation::Mode::Strong);
-            let executed = operation::execute(store, &operation, call.moment, mode, origin);
+            let executed = operation::execute(store, &operation, call.moment, mode, origin.into());
             let (epoch, lamport) = (self.epoch, self.lamport);
             let written = (Stamp { epoch, lamport, origin }, Dot { origin, seq: 1 });
             let written = (!executed.cells.is_empty()).then_some(written);
