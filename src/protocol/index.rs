@@ -1,8 +1,8 @@
-//! Where the cell of each dot is kept, in the order of the dots.
+//! Where the cell of each dot is kept, in the order of the dots: the slot of its key, and its place there.
 //!
 //! Every merge takes one dot out and puts one in, mostly at the end, and a delta walks through a
 //! range of them. So the numbers of an origin are cut into blocks of [`BLOCK`]; a block has a bit for
-//! each number and the slots of those that are kept, at 4 bytes each. A block without any is dropped,
+//! each number and the homes of those that are kept, at 8 bytes each. A block without any is dropped,
 //! so what the index takes depends on the cells that are kept and not on how often they were
 //! overwritten. A tree of single dots takes five times the memory and twice the time.
 
@@ -22,7 +22,16 @@ const WORD: u64 = 64;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Slot(pub(super) u32);
 
-/// The dots of all cells that are kept, with the slots of their keys.
+/// Where a cell is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Home {
+    /// The slot of its key.
+    pub(super) slot: Slot,
+    /// Its place among the cells of the key, if these are many; see `store::cells`.
+    pub(super) place: u32,
+}
+
+/// The dots of all cells that are kept.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     origins: BTreeMap<Origin, Blocks>,
@@ -36,8 +45,8 @@ type Blocks = BTreeMap<u64, Block>;
 struct Block {
     /// Bit `n % WORD` of word `n / WORD` is set if number `n` of the block is kept.
     kept: [u64; (BLOCK / WORD) as usize],
-    /// The slots of those, in their order.
-    slots: Vec<Slot>,
+    /// The homes of those, in their order.
+    homes: Vec<Home>,
 }
 
 impl Block {
@@ -49,10 +58,10 @@ impl Block {
         (word, bit, (before + (self.kept[word] & (bit - 1)).count_ones()) as usize)
     }
 
-    fn insert(&mut self, seq: u64, slot: Slot) {
+    fn insert(&mut self, seq: u64, home: Home) {
         let (word, bit, at) = self.place(seq);
         self.kept[word] |= bit;
-        self.slots.insert(at, slot);
+        self.homes.insert(at, home);
     }
 
     fn remove(&mut self, seq: u64) {
@@ -61,15 +70,20 @@ impl Block {
             return;
         }
         self.kept[word] &= !bit;
-        self.slots.remove(at);
-        if self.slots.len() * 4 <= self.slots.capacity() {
-            self.slots.shrink_to(self.slots.len() * 2);
+        self.homes.remove(at);
+        if self.homes.len() * 4 <= self.homes.capacity() {
+            self.homes.shrink_to(self.homes.len() * 2);
         }
     }
 
-    fn slot(&self, seq: u64) -> Option<Slot> {
+    fn home(&self, seq: u64) -> Option<Home> {
         let (word, bit, at) = self.place(seq);
-        if self.kept[word] & bit == 0 { None } else { self.slots.get(at).copied() }
+        if self.kept[word] & bit == 0 { None } else { self.homes.get(at).copied() }
+    }
+
+    fn home_mut(&mut self, seq: u64) -> Option<&mut Home> {
+        let (word, bit, at) = self.place(seq);
+        if self.kept[word] & bit == 0 { None } else { self.homes.get_mut(at) }
     }
 
     /// The first kept number at or after number `from` of the block, counted within it.
@@ -96,9 +110,18 @@ impl Block {
 
 impl Index {
     /// Adds a dot that is not listed.
-    pub(super) fn insert(&mut self, dot: Dot, slot: Slot) {
+    pub(super) fn insert(&mut self, dot: Dot, home: Home) {
         let blocks = self.origins.entry(dot.origin).or_default();
-        blocks.entry(dot.seq / BLOCK).or_default().insert(dot.seq, slot);
+        blocks.entry(dot.seq / BLOCK).or_default().insert(dot.seq, home);
+    }
+
+    /// Takes note that the cell of a dot has another place in its key, if the dot is listed.
+    pub(super) fn place(&mut self, dot: Dot, place: u32) {
+        let blocks = self.origins.get_mut(&dot.origin);
+        let block = blocks.and_then(|blocks| blocks.get_mut(&(dot.seq / BLOCK)));
+        if let Some(home) = block.and_then(|block| block.home_mut(dot.seq)) {
+            home.place = place;
+        }
     }
 
     /// Removes a dot, if it is listed.
@@ -106,7 +129,7 @@ impl Index {
         let Some(blocks) = self.origins.get_mut(&dot.origin) else { return };
         let Some(block) = blocks.get_mut(&(dot.seq / BLOCK)) else { return };
         block.remove(dot.seq);
-        if block.slots.is_empty() {
+        if block.homes.is_empty() {
             blocks.remove(&(dot.seq / BLOCK));
             if blocks.is_empty() {
                 self.origins.remove(&dot.origin);
@@ -114,9 +137,9 @@ impl Index {
         }
     }
 
-    /// The slot of a dot.
-    pub(super) fn slot(&self, dot: Dot) -> Option<Slot> {
-        self.origins.get(&dot.origin)?.get(&(dot.seq / BLOCK))?.slot(dot.seq)
+    /// Where the cell of a dot is kept.
+    pub(super) fn home(&self, dot: Dot) -> Option<Home> {
+        self.origins.get(&dot.origin)?.get(&(dot.seq / BLOCK))?.home(dot.seq)
     }
 
     /// The last number before `before` of an origin that is listed.
@@ -156,23 +179,31 @@ mod tests {
         /// Whatever is put in and taken out, the index is an ordered map of dots.
         #[test]
         fn the_index_is_an_ordered_map(
-            steps in proptest::collection::vec((dots(), any::<bool>(), any::<u32>()), 0..300),
+            steps in proptest::collection::vec((dots(), 0..4u8, any::<u32>()), 0..300),
             probes in proptest::collection::vec(dots(), 20),
         ) {
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
-            for (dot, remove, slot) in steps {
-                if remove {
-                    index.remove(dot);
-                    model.remove(&dot);
-                } else if model.insert(dot, Slot(slot)).is_none() {
-                    index.insert(dot, Slot(slot));
-                } else {
-                    index.remove(dot);
-                    index.insert(dot, Slot(slot));
+            for (dot, step, number) in steps {
+                let home = Home { slot: Slot(number), place: number / 2 };
+                match step {
+                    0 => {
+                        index.remove(dot);
+                        model.remove(&dot);
+                    }
+                    1 => {
+                        index.place(dot, number);
+                        model.entry(dot).and_modify(|home: &mut Home| home.place = number);
+                    }
+                    _ => {
+                        if model.insert(dot, home).is_some() {
+                            index.remove(dot);
+                        }
+                        index.insert(dot, home);
+                    }
                 }
             }
             for dot in probes {
-                prop_assert_eq!(index.slot(dot), model.get(&dot).copied());
+                prop_assert_eq!(index.home(dot), model.get(&dot).copied());
                 let end = Dot { seq: u64::MAX, ..dot };
                 let next = model.range(dot..=end).next().map(|(dot, _)| dot.seq);
                 prop_assert_eq!(index.next(dot.origin, dot.seq), next);

@@ -39,7 +39,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use super::cell::{CellWrite, Content, Field, Key, Seen};
 use super::expiry;
 use super::id::Origin;
-use super::index::{Index, Slot};
+use super::index::{Home, Index, Slot};
 use super::operation::Version;
 use super::record::KeptCell;
 use super::stamp::{Dot, Stamp};
@@ -458,10 +458,10 @@ impl Store {
     }
 
     fn find<T>(&self, dot: Dot, read: impl FnOnce(&Key, Option<&Field>, &Cell) -> T) -> Option<T> {
-        let slot = self.books.index.slot(dot)?;
-        let key = self.keys[slot.0 as usize].as_ref().expect("the index names only kept keys");
+        let home = self.books.index.home(dot)?;
+        let key = self.keys[home.slot.0 as usize].as_ref().expect("the index names only kept keys");
         let entry = self.map.get(&**key).expect("the index names only keys that are kept");
-        let (field, cell) = entry.find(dot)?;
+        let (field, cell) = entry.find(dot, home.place)?;
         Some(read(key, field, cell))
     }
 
@@ -521,8 +521,8 @@ impl Books {
         Self { hasher, ..Self::default() }
     }
 
-    /// Enters a cell that is kept from now on.
-    fn keep(&mut self, key: &Key, field: &Field, new: &Cell) {
+    /// Enters a cell that is kept from now on, in this place among those of its key.
+    fn keep(&mut self, key: &Key, field: &Field, new: &Cell, place: u32) {
         if let Content::Value(value) = &new.content {
             let hash = hash_cell(key, field, new, value);
             self.fingerprint.add(hash);
@@ -533,7 +533,7 @@ impl Books {
         if new.content == Content::Tombstone {
             self.tombstones.insert(new.dot());
         }
-        self.index.insert(new.dot(), new.slot);
+        self.index.insert(new.dot(), Home { slot: new.slot, place });
         self.cells += 1;
         self.bytes += bytes_of(key, field, new);
     }

@@ -1,13 +1,15 @@
 //! The cells of one key that have a field: found by name, by dot, and in the order of their names.
 //!
 //! Few of them, as nearly all keys have, lie in one vector that is as long as it must be: a counter
-//! or a deadline is one cell. Of many, each lies in a place where it stays until it goes. Two hash
-//! tables know the place by name and by dot, and a tree keeps the names in order; so the usual write,
-//! to a name that is there, looks at the tree not at all. Two trees of cells, by name and by dot, took
-//! half of the time of such a write: each step down compares names in other places of memory.
+//! or a deadline is one cell. Of many, each lies in a place where it stays until it goes. A hash table
+//! knows the place by name, the index of dots (`index`) by dot, and a tree keeps the names in order; so
+//! the usual write, to a name that is there, looks at the tree not at all. Two trees of cells, by name
+//! and by dot, took half of the time of such a write: each step down compares names in other places of
+//! memory. The elements of a list are in the tree alone: they are read in order, and hardly ever
+//! written twice.
 //!
-//! What must stay true: every cell is found by its name and by its dot; nothing depends on the order
-//! within a hash table, which nobody walks through.
+//! What must stay true: every cell is found by its name, and by its dot in the place that the index
+//! has; nothing depends on the order within the hash table, which nobody walks through.
 
 use std::collections::{BTreeMap, btree_map};
 use std::hash::BuildHasher;
@@ -17,6 +19,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::super::cell::Field;
+use super::super::role::Role;
 use super::super::stamp::Dot;
 use super::entry::Cell;
 
@@ -47,8 +50,8 @@ struct Many {
     /// The places where there is none.
     free: Vec<u32>,
     names: BTreeMap<Field, u32>,
+    /// Where the names are that are no list's.
     by_name: HashTable<Mark>,
-    by_dot: HashTable<Mark>,
     hasher: FixedState,
 }
 
@@ -73,6 +76,13 @@ impl Mark {
 /// Where a cell lies, until cells are added or taken out.
 #[derive(Clone, Copy)]
 pub(super) struct At(usize);
+
+impl At {
+    /// What the index is to know of it.
+    pub(super) fn place(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 impl Default for Cells {
     fn default() -> Self {
@@ -123,17 +133,36 @@ impl Cells {
         self.at_mut(place)
     }
 
-    /// The cell with this dot, and its name.
-    pub(super) fn find(&self, dot: Dot) -> Option<(&Field, &Cell)> {
+    /// The cell with this dot, and its name; `place` is what the index knows, and counts if they are many.
+    pub(super) fn find(&self, dot: Dot, place: u32) -> Option<(&Field, &Cell)> {
+        let is_it = |named: &&Named| named.1.dot() == dot;
         let named = match &self.0 {
-            Form::Few(few) => few.iter().find(|(_, cell)| cell.dot() == dot),
-            Form::Many(many) => many.find(dot),
+            Form::Few(few) => few.iter().find(is_it),
+            Form::Many(many) => many.named(place).filter(is_it),
         };
         named.map(|(field, cell)| (field, cell))
     }
 
-    /// Adds a cell of a name that none has; `hasher` guards large keys against chosen names.
-    pub(super) fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) {
+    /// Where the next cell will lie that is added, unless all change places with it.
+    pub(super) fn next_place(&self) -> u32 {
+        match &self.0 {
+            Form::Few(_) => 0,
+            Form::Many(many) => many.free.last().copied().unwrap_or(many.places.len() as u32),
+        }
+    }
+
+    /// The cells and where they lie, if they are many.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, &Cell)> {
+        let places = match &self.0 {
+            Form::Few(_) => &[][..],
+            Form::Many(many) => &many.places[..],
+        };
+        (0..).zip(places).filter_map(|(place, named)| Some((place, &named.as_ref()?.1)))
+    }
+
+    /// Adds a cell of a name that none has; `hasher` guards large keys against chosen names. Whether all
+    /// cells have changed places.
+    pub(super) fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) -> bool {
         match &mut self.0 {
             Form::Few(few) => {
                 let at = search(few, field.as_bytes()).unwrap_or_else(|at| at);
@@ -141,12 +170,17 @@ impl Cells {
                     few.reserve_exact(1);
                 }
                 few.insert(at, (field, cell));
-                if few.len() > FEW_MAX {
+                let are_many = few.len() > FEW_MAX;
+                if are_many {
                     let few = std::mem::take(few);
                     self.0 = Form::Many(Box::new(Many::of(few, hasher.clone())));
                 }
+                are_many
             }
-            Form::Many(many) => many.insert(field, cell),
+            Form::Many(many) => {
+                many.insert(field, cell);
+                false
+            }
         }
     }
 
@@ -154,18 +188,19 @@ impl Cells {
     pub(super) fn replace(&mut self, At(place): At, cell: Cell) -> Option<Cell> {
         match &mut self.0 {
             Form::Few(few) => Some(std::mem::replace(&mut few.get_mut(place)?.1, cell)),
-            Form::Many(many) => many.replace(place, cell),
+            Form::Many(many) => {
+                let (_, own) = many.places.get_mut(place)?.as_mut()?;
+                Some(std::mem::replace(own, cell))
+            }
         }
     }
 
     /// Takes the cell of this name out.
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Cell> {
-        let cell = match &mut self.0 {
-            Form::Few(few) => few.remove(search(few, name).ok()?).1,
-            Form::Many(many) => many.remove(name)?,
-        };
-        self.tighten();
-        Some(cell)
+        match &mut self.0 {
+            Form::Few(few) => Some(few.remove(search(few, name).ok()?).1),
+            Form::Many(many) => many.remove(name),
+        }
     }
 
     /// Keeps the cells that `stays` names; it is asked once for each, in the order of their names.
@@ -212,16 +247,21 @@ impl Cells {
         }
     }
 
-    /// Gives memory back after cells have gone.
-    fn tighten(&mut self) {
-        let Form::Many(many) = &mut self.0 else { return };
+    /// Gives memory back after cells have gone; whether all cells lie in other places now that the
+    /// index must know.
+    pub(super) fn tighten(&mut self) -> bool {
+        let Form::Many(many) = &mut self.0 else { return false };
         let cells = many.names.len();
         if cells <= FEW_MAX / 2 {
             self.0 = Form::Few(many.take());
-        } else if cells * PLACES_PER_CELL_MAX < many.places.len() {
+            return false;
+        }
+        let is_loose = cells * PLACES_PER_CELL_MAX < many.places.len();
+        if is_loose {
             let hasher = many.hasher.clone();
             **many = Many::of(many.take(), hasher);
         }
+        is_loose
     }
 }
 
@@ -233,15 +273,14 @@ fn search(few: &[Named], name: &[u8]) -> Result<usize, usize> {
 impl Many {
     /// Cells in the order of their names.
     fn of(cells: Vec<Named>, hasher: FixedState) -> Self {
-        let (by_name, by_dot) = (HashTable::new(), HashTable::new());
         let (places, free, names) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut many = Self { places, free, names, by_name, by_dot, hasher };
+        let mut many = Self { places, free, names, by_name: HashTable::new(), hasher };
         cells.into_iter().for_each(|(field, cell)| many.insert(field, cell));
         many
     }
 
-    fn mark(&self, hashed: impl std::hash::Hash, place: u32) -> Mark {
-        Mark::new(self.hasher.hash_one(hashed), place)
+    fn mark(&self, name: &[u8], place: u32) -> Mark {
+        Mark::new(self.hasher.hash_one(name), place)
     }
 
     fn named(&self, place: u32) -> Option<&Named> {
@@ -249,6 +288,9 @@ impl Many {
     }
 
     fn place(&self, name: &[u8]) -> Option<u32> {
+        if !is_hashed(name) {
+            return self.names.get(name).copied();
+        }
         let mark = self.mark(name, 0);
         let is_it = |other: &Mark| {
             other.hash == mark.hash
@@ -257,58 +299,30 @@ impl Many {
         self.by_name.find(mark.spread(), is_it).map(|found| found.place)
     }
 
-    fn find(&self, dot: Dot) -> Option<&Named> {
-        let mark = self.mark(dot_parts(dot), 0);
-        let is_it = |other: &Mark| {
-            other.hash == mark.hash
-                && self.named(other.place).is_some_and(|(_, cell)| cell.dot() == dot)
-        };
-        self.by_dot.find(mark.spread(), is_it).and_then(|found| self.named(found.place))
-    }
-
     fn insert(&mut self, field: Field, cell: Cell) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             u32::try_from(self.places.len() - 1).expect("4 billion cells of a key")
         });
-        let mark = self.mark(field.as_bytes(), place);
-        self.by_name.insert_unique(mark.spread(), mark, Mark::spread);
+        if is_hashed(field.as_bytes()) {
+            let mark = self.mark(field.as_bytes(), place);
+            self.by_name.insert_unique(mark.spread(), mark, Mark::spread);
+        }
         self.names.insert(field.clone(), place);
-        self.list(cell.dot(), place);
         self.places[place as usize] = Some((field, cell));
-    }
-
-    fn replace(&mut self, place: usize, cell: Cell) -> Option<Cell> {
-        let dot = cell.dot();
-        let (_, own) = self.places.get_mut(place)?.as_mut()?;
-        let old = std::mem::replace(own, cell);
-        self.unlist(old.dot(), place as u32);
-        self.list(dot, place as u32);
-        Some(old)
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Cell> {
         let place = self.place(name)?;
-        let mark = self.mark(name, place);
-        let listed = self.by_name.find_entry(mark.spread(), |other| other.place == place);
-        listed.ok()?.remove();
+        if is_hashed(name) {
+            let mark = self.mark(name, place);
+            let listed = self.by_name.find_entry(mark.spread(), |other| other.place == place);
+            listed.ok()?.remove();
+        }
         self.names.remove(name);
         let (_, cell) = self.places.get_mut(place as usize)?.take()?;
         self.free.push(place);
-        self.unlist(cell.dot(), place);
         Some(cell)
-    }
-
-    fn list(&mut self, dot: Dot, place: u32) {
-        let mark = self.mark(dot_parts(dot), place);
-        self.by_dot.insert_unique(mark.spread(), mark, Mark::spread);
-    }
-
-    fn unlist(&mut self, dot: Dot, place: u32) {
-        let mark = self.mark(dot_parts(dot), place);
-        if let Ok(listed) = self.by_dot.find_entry(mark.spread(), |other| other.place == place) {
-            listed.remove();
-        }
     }
 
     /// All cells, in the order of their names.
@@ -321,8 +335,9 @@ impl Many {
     }
 }
 
-fn dot_parts(dot: Dot) -> (u64, u64) {
-    (dot.origin.0, dot.seq)
+/// Whether a name is in the hash table: those of a list's elements are not.
+fn is_hashed(name: &[u8]) -> bool {
+    Role::of(name) != Role::List
 }
 
 /// Cells in the order of their names.
@@ -381,11 +396,49 @@ mod tests {
         Cell::new(stamp, seq, Content::from(&seq.to_le_bytes()[..]), Seen::default())
     }
 
-    fn put(cells: &mut Cells, field: &Field, new: Cell) {
-        match cells.place(field.as_bytes()) {
-            Some(place) => drop(cells.replace(place, new).unwrap()),
-            None => cells.insert(field.clone(), new, &FixedState::with_seed(7)),
+    /// Cells, and where they lie as the index is told.
+    #[derive(Default)]
+    struct Listed {
+        cells: Cells,
+        places: BTreeMap<Dot, u32>,
+    }
+
+    impl Listed {
+        fn put(&mut self, field: &Field, new: Cell) {
+            let dot = new.dot();
+            match self.cells.place(field.as_bytes()) {
+                Some(at) => {
+                    self.places.insert(dot, at.place());
+                    self.cells.replace(at, new).unwrap();
+                }
+                None => {
+                    self.places.insert(dot, self.cells.next_place());
+                    if self.cells.insert(field.clone(), new, &FixedState::with_seed(7)) {
+                        self.list();
+                    }
+                }
+            }
         }
+
+        fn list(&mut self) {
+            self.places.extend(self.cells.places().map(|(place, cell)| (cell.dot(), place)));
+        }
+
+        fn tighten(&mut self) {
+            if self.cells.tighten() {
+                self.list();
+            }
+        }
+
+        fn find(&self, dot: Dot) -> Option<&Field> {
+            let place = self.places.get(&dot).copied().unwrap_or_default();
+            self.cells.find(dot, place).map(|(field, _)| field)
+        }
+    }
+
+    /// As long as the name of an element of a list.
+    fn named(role: u8, name: u8) -> Field {
+        Field::new(&[&[role][..], &[0; 19], &[name]].concat())
     }
 
     proptest! {
@@ -394,36 +447,39 @@ mod tests {
         #[test]
         fn cells_are_found_by_name_by_dot_and_in_order(
             steps in proptest::collection::vec((0..12u8, 0..10u8), 0..60),
+            role in prop_oneof![Just(b'h'), Just(b'l')],
             ends in (0..12u8, 0..12u8),
         ) {
-            let (mut cells, mut model) = (Cells::default(), BTreeMap::<Field, u64>::new());
+            let (mut listed, mut model) = (Listed::default(), BTreeMap::<Field, u64>::new());
             for (seq, (name, what)) in (1..).zip(steps) {
-                let field = Field::new(&[b'h', name]);
+                let field = named(role, name);
                 match what {
                     0..6 => {
-                        put(&mut cells, &field, cell(seq));
+                        listed.put(&field, cell(seq));
                         model.insert(field, seq);
                     }
                     6..9 => {
-                        let gone = cells.remove(field.as_bytes()).map(|cell| cell.dot().seq);
+                        let gone = listed.cells.remove(field.as_bytes()).map(|cell| cell.dot().seq);
                         prop_assert_eq!(gone, model.remove(&field));
                     }
                     _ => {
-                        let stays = |field: &Field| field.as_bytes()[1] % 3 != name % 3;
-                        cells.retain(|field, _| stays(field));
+                        let stays = |field: &Field| field.as_bytes()[20] % 3 != name % 3;
+                        listed.cells.retain(|field, _| stays(field));
                         model.retain(|field, _| stays(field));
                     }
                 }
+                listed.tighten();
+                let cells = &listed.cells;
                 prop_assert_eq!(cells.len(), model.len());
                 for (field, seq) in &model {
                     prop_assert_eq!(cells.get(field.as_bytes()).unwrap().dot(), cell(*seq).dot());
-                    prop_assert_eq!(cells.find(cell(*seq).dot()).unwrap().0, field);
+                    prop_assert_eq!(listed.find(cell(*seq).dot()), Some(field));
                 }
                 for seq in (1..=seq).filter(|seq| !model.values().any(|kept| kept == seq)) {
-                    prop_assert!(cells.find(cell(seq).dot()).is_none());
+                    prop_assert!(listed.find(cell(seq).dot()).is_none());
                 }
                 let (from, to) = (ends.0.min(ends.1), ends.0.max(ends.1));
-                let (from, to) = (Field::new(&[b'h', from]), Field::new(&[b'h', to]));
+                let (from, to) = (named(role, from), named(role, to));
                 let bounds = [
                     (Bound::Unbounded, Bound::Unbounded),
                     (Bound::Included(from.as_bytes()), Bound::Included(to.as_bytes())),
@@ -445,10 +501,14 @@ mod tests {
     /// What many cells took is given back when few are left of them.
     #[test]
     fn places_are_given_back() {
-        let mut cells = Cells::default();
+        let mut listed = Listed::default();
         let field = |number: u64| Field::new(&number.to_be_bytes());
-        (1..=1_000).for_each(|seq| put(&mut cells, &field(seq), cell(seq)));
-        (1..=990).for_each(|seq| drop(cells.remove(field(seq).as_bytes()).unwrap()));
+        (1..=1_000).for_each(|seq| listed.put(&field(seq), cell(seq)));
+        for seq in 1..=990 {
+            listed.cells.remove(field(seq).as_bytes()).unwrap();
+            listed.tighten();
+        }
+        let cells = &listed.cells;
         let Form::Many(many) = &cells.0 else { panic!("ten are many here") };
         assert!(many.places.len() <= 10 * PLACES_PER_CELL_MAX, "{}", many.places.len());
         let left: Vec<u64> = cells.iter().map(|(_, cell)| cell.dot().seq).collect();

@@ -167,7 +167,7 @@ impl Store {
         let old = entry.cells().filter(|(_, cell)| cell.stamp() <= last);
         let old: Vec<Field> = old.map(|(field, _)| field.cloned().unwrap_or_default()).collect();
         for field in old {
-            if let Some(cell) = entry.take(&field) {
+            if let Some(cell) = entry.take(&field, &mut self.books.index) {
                 self.books.displace(key, &field, &cell);
             }
         }

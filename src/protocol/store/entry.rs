@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 
 use super::super::cell::{Content, Field, Key, Seen};
 use super::super::id::Origin;
-use super::super::index::Slot;
+use super::super::index::{Index, Slot};
 use super::super::role::{self, ROLES, Role};
 use super::super::stamp::{Dot, Epoch, Lamport, Stamp};
 use super::cells::{At, Cells};
@@ -63,10 +63,22 @@ impl Fields {
         self.live[role.index()] as usize
     }
 
-    /// Adds a cell of a name that none has.
-    fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) {
+    /// Adds a cell of a name that none has; whether all cells lie in other places now.
+    fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) -> bool {
         self.live[Role::of(field.as_bytes()).index()] += u32::from(cell.shows());
-        self.cells.insert(field, cell, hasher);
+        self.cells.insert(field, cell, hasher)
+    }
+
+    /// Tells the index where all cells lie.
+    fn list(&self, index: &mut Index) {
+        self.cells.places().for_each(|(place, cell)| index.place(cell.dot(), place));
+    }
+
+    /// Gives memory back after cells have gone.
+    fn tighten(&mut self, index: &mut Index) {
+        if self.cells.tighten() {
+            self.list(index);
+        }
     }
 
     /// Puts a cell in the place of another of the same name.
@@ -143,15 +155,17 @@ impl Entry {
         let fields = self.fields.get_or_insert_default();
         let at = fields.cells.place(field.as_bytes());
         let Some((at, own)) = at.and_then(|at| Some((at, fields.cells.at_mut(at)?))) else {
-            winner.books.keep(winner.key, &field, new);
-            fields.insert(field, winner.new, &winner.books.hasher);
+            winner.books.keep(winner.key, &field, new, fields.cells.next_place());
+            if fields.insert(field, winner.new, &winner.books.hasher) {
+                fields.list(&mut winner.books.index);
+            }
             return Merged::Won { lost: winner.lost };
         };
         if let Some(stays) = own.stays(new, of_role, &field) {
             return stays;
         }
         winner.replaces(&field, own);
-        winner.books.keep(winner.key, &field, &winner.new);
+        winner.books.keep(winner.key, &field, &winner.new, at.place());
         let Winner { new, lost, .. } = winner;
         fields.replace(&field, at, new);
         Merged::Won { lost }
@@ -173,14 +187,15 @@ impl Entry {
                 }
                 covered
             });
-            if fields.cells.is_empty() {
-                self.fields = None;
+            match fields.cells.is_empty() {
+                true => self.fields = None,
+                false => fields.tighten(&mut winner.books.index),
             }
         }
         if let Some(old) = &self.whole {
             winner.replaces(&field, old);
         }
-        winner.books.keep(winner.key, &field, &winner.new);
+        winner.books.keep(winner.key, &field, &winner.new, 0);
         self.whole = Some(winner.new);
         Merged::Won { lost: winner.lost }
     }
@@ -197,15 +212,16 @@ impl Entry {
         own.is_some_and(|own| own.stamp() != new.stamp() && own.prevails(new, of_role, field))
     }
 
-    /// Takes one cell out.
-    pub(super) fn take(&mut self, field: &Field) -> Option<Cell> {
+    /// Takes one cell out, whose dot is still in the index.
+    pub(super) fn take(&mut self, field: &Field, index: &mut Index) -> Option<Cell> {
         if field.is_whole_key() {
             return self.whole.take();
         }
         let fields = self.fields.as_mut()?;
         let cell = fields.remove(field);
-        if fields.cells.is_empty() {
-            self.fields = None;
+        match fields.cells.is_empty() {
+            true => self.fields = None,
+            false => fields.tighten(index),
         }
         cell
     }
@@ -227,11 +243,17 @@ impl Entry {
         whole.map(|cell| (None, cell)).chain(fields)
     }
 
-    /// The cell with this dot, and its name unless it is the whole key's.
-    pub(super) fn find(&self, dot: Dot) -> Option<(Option<&Field>, &Cell)> {
+    /// The cell with this dot and the place that the index names, and its name unless it is the whole
+    /// key's.
+    pub(super) fn find(&self, dot: Dot, place: u32) -> Option<(Option<&Field>, &Cell)> {
         match self.whole.as_ref().filter(|whole| whole.dot() == dot) {
             Some(whole) => Some((None, whole)),
-            None => self.fields.as_ref()?.cells.find(dot).map(|(field, cell)| (Some(field), cell)),
+            None => self
+                .fields
+                .as_ref()?
+                .cells
+                .find(dot, place)
+                .map(|(field, cell)| (Some(field), cell)),
         }
     }
 
@@ -285,7 +307,7 @@ impl Entry {
             let fields = self.fields.get_or_insert_default();
             match fields.cells.place(field.as_bytes()) {
                 Some(at) => fields.replace(&field, at, new),
-                None => fields.insert(field, new, &FixedState::default()),
+                None => drop(fields.insert(field, new, &FixedState::default())),
             }
         }
     }

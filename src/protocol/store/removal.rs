@@ -30,13 +30,14 @@ impl Store {
             return None;
         }
         let mut beaten = Seen::default();
-        let slot = self.books.index.slot(dot).expect("a tombstone that is kept is in the index");
+        let home = self.books.index.home(dot).expect("a tombstone that is kept is in the index");
+        let slot = home.slot;
         let key = self.keys[slot.0 as usize].clone().expect("the index names only kept keys");
         let mut entry = self.map.get_mut(&*key).expect("the index names only keys that are kept");
-        let field = entry.find(dot).map(|(field, _)| field);
+        let field = entry.find(dot, home.place).map(|(field, _)| field);
         let field = field.map(|field| field.cloned().unwrap_or_default());
         let field = field.expect("the index names only cells that are kept");
-        if let Some(old) = entry.take(&field) {
+        if let Some(old) = entry.take(&field, &mut self.books.index) {
             self.books.strike(&key, &field, &old);
             if field.is_whole_key() {
                 beaten.merge(&old.seen);
@@ -75,7 +76,7 @@ impl Store {
                 return false;
             }
             let before = Before::of(&cell.key, &entry, &self.books);
-            let Some(old) = entry.take(&cell.field) else { return false };
+            let Some(old) = entry.take(&cell.field, &mut self.books.index) else { return false };
             self.books.strike(&cell.key, &cell.field, &old);
             self.books.settle(&cell.key, &mut entry, old.slot, before);
             let is_empty = entry.cells().next().is_none();
@@ -127,7 +128,7 @@ impl Store {
                 drop(entry);
             }
             None => {
-                let old = entry.take(&Field::whole_key()).unwrap();
+                let old = entry.take(&Field::whole_key(), &mut self.books.index).unwrap();
                 self.books.strike(&Key::from(key), &Field::whole_key(), &old);
                 self.books.keys_live -= 1;
                 drop(entry);
