@@ -156,9 +156,20 @@ pub(super) fn set_field(member: &[u8], origin: Origin) -> Field {
     joined(SET, &[&length.to_be_bytes(), member, &origin.0.to_be_bytes()])
 }
 
-/// The least and the greatest field of a member of a set.
-pub(super) fn set_range(member: &[u8]) -> (Field, Field) {
-    (set_field(member, Origin(0)), set_field(member, Origin(u64::MAX)))
+/// What the fields of a member of a set have in common: they are this and an origin.
+pub(super) fn set_prefix(member: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(member.len()).unwrap_or(u16::MAX);
+    [&[SET], &length.to_be_bytes()[..], member].concat()
+}
+
+/// The same of a field of a member of a set.
+pub(super) fn set_prefix_of(field: &[u8]) -> &[u8] {
+    field.get(..field.len().saturating_sub(ORIGIN_BYTES)).unwrap_or_default()
+}
+
+/// Whether a field is one of the member with this prefix.
+pub(super) fn has_set_prefix(field: &[u8], prefix: &[u8]) -> bool {
+    field.len() == prefix.len() + ORIGIN_BYTES && field.starts_with(prefix)
 }
 
 /// The member and the adding origin in a field of a set.

@@ -197,8 +197,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Ask { node, kind, key, name } => {
-                    let operation = operation(kind, MIXED[usize::from(key)], name);
-                    cluster.ask(node, &operation);
+                    let key = MIXED[usize::from(key)];
+                    cluster.ask(node, &operation(kind, key, name));
+                    let members = cluster.ask(node, &Operation::Sets(Sets::Members(key.into())));
+                    if let Answer::Set(members) = members {
+                        let size = cluster.ask(node, &Operation::Sets(Sets::Size(key.into())));
+                        prop_assert_eq!(size, Answer::count(members.len()));
+                    }
                 }
                 other => cluster.step(&other),
             }

@@ -112,7 +112,7 @@ impl<'a> Sets<'a> {
                 Answer::Array(each.collect::<Result<_, _>>()?)
             }
             Self::Size(key) => desk.look_for(key, Kind::Set, |shown| match shown.kind() {
-                Some(_) => Answer::count(shown.members().count()),
+                Some(_) => Answer::count(shown.set_size()),
                 None => Answer::Integer(0),
             })?,
             Self::Pop(key, count) => return pop(desk, key, *count),
@@ -175,7 +175,7 @@ fn members(desk: &Desk<'_>, key: &[u8]) -> Result<Members, Refused> {
 
 fn contains(desk: &Desk<'_>, key: &[u8], member: &[u8]) -> Result<bool, Refused> {
     desk.look_for(key, Kind::Set, |shown| {
-        shown.kind().is_some() && shown.adds(member).next().is_some()
+        shown.kind().is_some() && shown.adds(&role::set_prefix(member)).next().is_some()
     })
 }
 
@@ -210,9 +210,12 @@ fn add(desk: &mut Desk<'_>, key: &[u8], names: &[Word<'_>]) -> Result<usize, Ref
     let fields: Vec<Field> = fields.collect();
     let (found, nothing) = desk.look_for(key, Kind::Set, |shown| {
         let nothing = shown.kind().is_none();
-        let found = names.iter().zip(&fields).map(|(name, field)| match shown.dot(field) {
+        let has_others = |field: &Field| {
+            !nothing && shown.adds(role::set_prefix_of(field.as_bytes())).next().is_some()
+        };
+        let found = fields.iter().map(|field| match shown.dot(field) {
             Some(own) => Found::Own(own),
-            None if !nothing && shown.adds(name).next().is_some() => Found::Others,
+            None if has_others(field) => Found::Others,
             None => Found::Nothing,
         });
         (found.collect::<Vec<_>>(), nothing)
@@ -244,7 +247,9 @@ fn remove(desk: &mut Desk<'_>, key: &[u8], names: &[Word<'_>]) -> Result<usize, 
         let nothing = shown.kind().is_none();
         let names = names.iter().filter(|_| !nothing);
         let adds = names.map(|name| {
-            shown.adds(name).map(|(field, dot)| (field.clone(), dot)).collect::<Vec<(Field, Dot)>>()
+            let prefix = role::set_prefix(name);
+            let adds = shown.adds(&prefix).map(|(field, dot)| (field.clone(), dot));
+            adds.collect::<Vec<(Field, Dot)>>()
         });
         let found: Vec<_> = adds.filter(|adds| !adds.is_empty()).collect();
         (found, shown.count_of(Kind::Set))

@@ -47,6 +47,9 @@ pub(in crate::protocol) struct Entry {
 pub(super) struct Fields {
     cells: Cells,
     live: [u32; ROLES],
+    /// How many of the adds that show are of members that others have added as well and are not the
+    /// first of these.
+    adds_again: u32,
     /// The sum of the hashes of all live cells of the key, that of the whole key included; kept up to
     /// date by `ending`.
     pub(super) sum: Fingerprint,
@@ -63,9 +66,42 @@ impl Fields {
         self.live[role.index()] as usize
     }
 
+    /// How many members a set has.
+    pub(super) fn members(&self) -> usize {
+        self.live(Role::Set) - self.adds_again as usize
+    }
+
+    /// The adds of a member of a set that show.
+    pub(super) fn adds<'a, 'p>(
+        &'a self,
+        prefix: &'p [u8],
+    ) -> impl Iterator<Item = (&'a Field, &'a Cell)> + use<'a, 'p> {
+        let from = self.cells.range(Bound::Included(prefix), Bound::Unbounded);
+        let own = from.take_while(|(field, _)| role::has_set_prefix(field.as_bytes(), prefix));
+        own.filter(|(_, cell)| cell.shows())
+    }
+
+    /// A cell that is there shows from now on, or no longer: counts it.
+    fn turn(&mut self, field: &Field, shown: bool, shows: bool) {
+        let of_role = Role::of(field.as_bytes());
+        if shown == shows {
+            return;
+        }
+        let live = &mut self.live[of_role.index()];
+        *live = *live + u32::from(shows) - u32::from(shown);
+        if of_role == Role::Set {
+            let mut adds = self.adds(role::set_prefix_of(field.as_bytes()));
+            let has_another = adds.any(|(other, _)| other != field);
+            drop(adds);
+            if has_another {
+                self.adds_again = self.adds_again + u32::from(shows) - u32::from(shown);
+            }
+        }
+    }
+
     /// Adds a cell of a name that none has; whether all cells lie in other places now.
     fn insert(&mut self, field: Field, cell: Cell, hasher: &FixedState) -> bool {
-        self.live[Role::of(field.as_bytes()).index()] += u32::from(cell.shows());
+        self.turn(&field, false, cell.shows());
         self.cells.insert(field, cell, hasher)
     }
 
@@ -83,16 +119,15 @@ impl Fields {
 
     /// Puts a cell in the place of another of the same name.
     fn replace(&mut self, field: &Field, at: At, cell: Cell) {
-        let shows = u32::from(cell.shows());
+        let shows = cell.shows();
         if let Some(old) = self.cells.replace(at, cell) {
-            let live = &mut self.live[Role::of(field.as_bytes()).index()];
-            *live = *live + shows - u32::from(old.shows());
+            self.turn(field, old.shows(), shows);
         }
     }
 
     fn remove(&mut self, field: &Field) -> Option<Cell> {
         let old = self.cells.remove(field.as_bytes())?;
-        self.live[Role::of(field.as_bytes()).index()] -= u32::from(old.shows());
+        self.turn(field, old.shows(), false);
         Some(old)
     }
 
@@ -106,6 +141,18 @@ impl Fields {
             }
             !goes
         });
+        // What goes may have been all adds of a member but one.
+        if self.adds_again > 0 {
+            let (from, to) = Role::Set.range();
+            let adds = self.cells.range(Bound::Included(&from), Bound::Excluded(&to));
+            let adds = adds.filter(|(_, cell)| cell.shows());
+            let (mut last, mut again) = (&[][..], 0);
+            for (field, _) in adds {
+                let member = role::set_prefix_of(field.as_bytes());
+                again += u32::from(std::mem::replace(&mut last, member) == member);
+            }
+            self.adds_again = again;
+        }
     }
 }
 

@@ -265,8 +265,8 @@ impl<'a> Shown<'a> {
         cell.shows().then(|| cell.dot())
     }
 
-    /// How many fields a hash has, elements a list, or members a sorted set. Use
-    /// [`Shown::members`] for a set.
+    /// How many fields a hash has, elements a list, or members a sorted set; of a set how many cells, of
+    /// which a member has one for each who added it.
     pub(in crate::protocol) fn count_of(&self, kind: Kind) -> usize {
         let fields = self.entry.and_then(|entry| entry.fields.as_ref());
         fields.map_or(0, |fields| fields.live(kind.role()))
@@ -292,18 +292,21 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// By whom a member of a set was added, as far as that shows, with the dots of the adds.
-    pub(in crate::protocol) fn adds(
+    /// How many members a set has.
+    pub(in crate::protocol) fn set_size(&self) -> usize {
+        let fields = self.entry.and_then(|entry| entry.fields.as_ref());
+        fields.map_or(0, |fields| fields.members())
+    }
+
+    /// By whom a member of a set was added, as far as that shows, with the dots of the adds. The member
+    /// is the one with these fields; see [`role::set_prefix`].
+    pub(in crate::protocol) fn adds<'p>(
         &self,
-        member: &[u8],
-    ) -> impl Iterator<Item = (&'a Field, Dot)> + use<'a> {
-        let (from, to) = role::set_range(member);
-        let cells = self.entry.and_then(|entry| entry.fields.as_deref()).map(|it| {
-            let (from, to) = (Bound::Included(from.as_bytes()), Bound::Included(to.as_bytes()));
-            it.cells().range(from, to)
-        });
-        let cells = cells.unwrap_or_default();
-        cells.filter(|(_, cell)| cell.shows()).map(|(field, cell)| (field, cell.dot()))
+        prefix: &'p [u8],
+    ) -> impl Iterator<Item = (&'a Field, Dot)> + use<'a, 'p> {
+        let fields = self.entry.and_then(|entry| entry.fields.as_deref());
+        let adds = fields.into_iter().flat_map(|fields| fields.adds(prefix));
+        adds.map(|(field, cell)| (field, cell.dot()))
     }
 
     /// The elements of a list, in their order.
