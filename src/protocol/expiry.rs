@@ -547,24 +547,6 @@ impl Shard {
             self.store.forget(&key, stamp);
         }
     }
-
-    /// Cells that are to be made anew, each key that is over beginning with a deletion.
-    pub(super) fn begin_over(&self, cells: Vec<CellWrite>) -> Vec<CellWrite> {
-        let wall = self.judged_at(self.wall());
-        let is_over = |key: &Key| {
-            let whole = |cell: &CellWrite| cell.key == *key && cell.field.is_whole_key();
-            let over = |shown: super::store::Shown<'_>| shown.kind().is_none() && shown.remains();
-            self.store.reader().look(key, wall, over) && !cells.iter().any(whole)
-        };
-        let mut over: Vec<Key> = Vec::new();
-        for cell in &cells {
-            if !over.contains(&cell.key) && is_over(&cell.key) {
-                over.push(cell.key.clone());
-            }
-        }
-        let deletions = over.iter().map(|key| self.cell_write(key, Content::Tombstone));
-        deletions.chain(cells.iter().cloned()).collect()
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod anew;
 pub mod boundary;
 pub mod cell;
 pub mod change;

@@ -22,9 +22,10 @@
 //! If there is nobody left to fill from, since all others begin anew as well, what is in the attic is
 //! all there is, and is made anew after a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::anew;
 use super::boundary::Output;
 use super::cell::{CellWrite, Content, Field, Key, VALUE_BYTES_MAX, Write};
 use super::delta::{Captured, PATIENCE};
@@ -360,20 +361,32 @@ impl Shard {
                 Fate::Anew | Fate::Dropped => {}
             }
         }
-        let (mut kept, mut exhausted) = (0, false);
-        for (of, mut cells) in again {
-            // Deletions as well, even where nothing shows: who knew as much as their writer, but not of
-            // them, may still bring what they have beaten.
-            cells.retain(|(_, cell)| {
-                if latest.get(&(&cell.key, &cell.field)).is_some_and(|latest| *latest > of) {
-                    return false;
-                }
-                let standing = self.store.standing(&cell.key, &cell.field);
-                standing.is_none_or(|stamp| stamp <= of)
+        // Deletions as well, even where nothing shows: who knew as much as their writer, but not of them,
+        // may still bring what they have beaten.
+        let dots: BTreeSet<Dot> = again.values().flatten().map(|(dot, _)| *dot).collect();
+        let whole_key = Field::whole_key();
+        for (of, cells) in &mut again {
+            cells.retain(|(dot, cell)| {
+                let is_latest =
+                    latest.get(&(&cell.key, &cell.field)).is_none_or(|latest| latest <= of);
+                let covered = || {
+                    let whole = latest.get(&(&cell.key, &whole_key));
+                    whole.is_some_and(|whole| *whole > anew::floor(*of, cell))
+                };
+                let is_ours = |dot: Dot| dots.contains(&dot);
+                is_latest && !covered() && !self.store.outranks(*of, dot.seq, cell, is_ours)
             });
+        }
+        let (mut kept, mut exhausted) = (0, false);
+        let mut begun = BTreeSet::new();
+        for (of, mut cells) in again {
             cells.sort_by_key(|(dot, _)| *dot);
-            let cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
-            for cells in writes_of(self.begin_over(cells), VALUE_BYTES_MAX) {
+            let mut cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
+            let whole = cells.iter().filter(|cell| cell.field.is_whole_key());
+            begun.extend(whole.map(|cell| cell.key.clone()));
+            let begun_anew = cells.iter_mut().filter(|cell| begun.contains(&cell.key));
+            begun_anew.for_each(anew::count_from_now);
+            for cells in writes_of(self.with_deadlines(cells), VALUE_BYTES_MAX) {
                 let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
                 let Some((stamp, dot)) = self.write_own(now, cells, output) else {
                     exhausted = true;

@@ -20,6 +20,7 @@
 
 use std::collections::VecDeque;
 
+use super::anew;
 use super::boundary::{Output, Reply};
 use super::cell::{CellWrite, Content, Key};
 use super::record::{self, Append, KeptCell, Record, RecordError};
@@ -209,11 +210,14 @@ impl Shard {
                 counts.deleted += 1;
             } else if self.vector.contains(dot) {
                 counts.known += 1;
-            } else if self.store.outranks(kept.stamp, kept.seq, &kept.cell) {
+            } else if self.store.outranks(kept.stamp, kept.seq, &kept.cell, |_| false) {
                 counts.older += 1;
             } else {
                 missing.push(kept);
             }
+        }
+        if missing.iter().any(|kept| kept.cell.field.is_whole_key()) {
+            missing.iter_mut().for_each(|kept| anew::count_from_now(&mut kept.cell));
         }
         // Together, so that whoever has the whole key has the fields as well, unless there are many.
         while !missing.is_empty() {
@@ -252,7 +256,7 @@ impl Shard {
             let (key, seen) = self.store.prepare(&key, &field, self.config.origin);
             CellWrite { key, field, content, seen }
         });
-        let anew = self.begin_over(anew.collect());
+        let anew = self.with_deadlines(anew.collect());
         match self.write(now, anew, 0, output) {
             Reply::Written { .. } => Ok(count),
             Reply::OutOfMemory => Err(RestoreRefused::OutOfMemory),

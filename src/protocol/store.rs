@@ -358,19 +358,25 @@ impl Store {
     pub(super) fn would_lose(&self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
         let Some(entry) = self.map.get(&*cell.key) else { return false };
         let (content, seen) = (cell.content.clone(), cell.seen.clone());
-        entry.beats(&cell.key, &cell.field, &Cell::new(stamp, seq, content, seen))
+        entry.beats(&cell.key, &cell.field, &Cell::new(stamp, seq, content, seen), |_| false)
     }
 
     /// Whether anything with a greater stamp stands that a new version of this cell would lose to,
-    /// replace or cover.
-    pub(super) fn outranks(&self, stamp: Stamp, seq: u64, cell: &CellWrite) -> bool {
-        match cell.field.is_whole_key() {
-            false => self.would_lose(stamp, seq, cell),
-            true => {
-                let entry = self.map.get(&*cell.key);
-                entry.is_some_and(|entry| entry.cells().any(|(_, other)| other.stamp() > stamp))
-            }
+    /// replace or cover; what `but` names does not count.
+    pub(super) fn outranks(
+        &self,
+        stamp: Stamp,
+        seq: u64,
+        cell: &CellWrite,
+        but: impl Fn(Dot) -> bool,
+    ) -> bool {
+        let Some(entry) = self.map.get(&*cell.key) else { return false };
+        if cell.field.is_whole_key() {
+            let mut others = entry.cells().map(|(_, other)| other);
+            return others.any(|other| other.stamp() > stamp && !but(other.dot()));
         }
+        let (content, seen) = (cell.content.clone(), cell.seen.clone());
+        entry.beats(&cell.key, &cell.field, &Cell::new(stamp, seq, content, seen), but)
     }
 
     /// Puts a cell back as [`Store::kept`] handed it out.

@@ -98,6 +98,11 @@ impl Books {
 }
 
 impl Store {
+    /// The deadline of a key, if it has passed at `now`.
+    pub(in crate::protocol) fn ended(&self, key: &[u8], now: WallTime) -> Option<u64> {
+        self.map.get(key)?.deadline().filter(|deadline| *deadline <= now.0)
+    }
+
     /// How many keys show something at `now`.
     pub fn keys_shown(&self, now: WallTime) -> usize {
         self.keys_live().saturating_sub(self.books.deadlines.expired(now))

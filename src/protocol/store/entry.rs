@@ -247,15 +247,20 @@ impl Entry {
         Merged::Won { lost: winner.lost }
     }
 
-    /// Whether something stands that this version would lose to.
-    pub(super) fn beats(&self, key: &Key, field: &Field, new: &Cell) -> bool {
+    /// Whether something stands that this version would lose to; what `but` names does not count.
+    pub(super) fn beats(
+        &self,
+        key: &Key,
+        field: &Field,
+        new: &Cell,
+        but: impl Fn(Dot) -> bool,
+    ) -> bool {
         let of_role = role_of(key, field);
-        if !field.is_whole_key()
-            && self.whole.as_ref().is_some_and(|whole| whole.stamp() > new.floor(of_role))
-        {
+        let mut whole = self.whole.iter().filter(|whole| !but(whole.dot()));
+        if !field.is_whole_key() && whole.any(|whole| whole.stamp() > new.floor(of_role)) {
             return true;
         }
-        let own = self.cell(field);
+        let own = self.cell(field).filter(|own| !but(own.dot()));
         own.is_some_and(|own| own.stamp() != new.stamp() && own.prevails(new, of_role, field))
     }
 

@@ -1,9 +1,9 @@
 //! Taking cells out of the store: tombstones that have done their work, and all that is there when a
 //! node fills itself anew. The books are kept as for merges; see the laws in `store`.
 
-use super::super::cell::{CellWrite, Field, Seen};
+use super::super::cell::{CellWrite, Seen};
 #[cfg(test)]
-use super::super::cell::{Content, Key};
+use super::super::cell::{Content, Field, Key};
 use super::super::repair::prevails;
 use super::super::stamp::{Dot, Stamp};
 use super::super::version::VersionVector;
@@ -158,14 +158,5 @@ impl Store {
             });
             cells.collect::<Vec<_>>()
         })
-    }
-
-    /// The greatest stamp that stands where a cell of this name would come, if any does.
-    pub(in crate::protocol) fn standing(&self, key: &[u8], field: &Field) -> Option<Stamp> {
-        let entry = self.map.get(key)?;
-        let own = entry
-            .cells()
-            .filter(|(name, _)| field.is_whole_key() || name.is_none_or(|name| name == field));
-        own.map(|(_, cell)| cell.stamp()).max()
     }
 }
