@@ -139,18 +139,17 @@ impl Intervals {
         if let [(first, last)] = other.ranges[..] {
             return self.insert_range(first, last);
         }
-        let ours = std::mem::take(&mut self.ranges);
-        let merged = self.ranges.many();
-        merged.reserve(ours.len().max(other.ranges.len()));
-        let (mut ours, mut theirs) = (ours.iter().peekable(), other.ranges.iter().peekable());
+        let mut merged: Vec<(u64, u64)> =
+            Vec::with_capacity(self.ranges.len().max(other.ranges.len()));
+        let (mut ours, mut theirs) =
+            (self.ranges.iter().peekable(), other.ranges.iter().peekable());
         loop {
             let next = match (ours.peek(), theirs.peek()) {
                 (Some(one), Some(other)) if one.0 <= other.0 => ours.next(),
                 (Some(_), None) => ours.next(),
-                (_, Some(_)) => theirs.next(),
-                (None, None) => return,
+                (_, _) => theirs.next(),
             };
-            let Some(&(first, last)) = next else { return };
+            let Some(&(first, last)) = next else { break };
             match merged.last_mut() {
                 Some(before) if first <= before.1.saturating_add(1) => {
                     before.1 = before.1.max(last);
@@ -158,6 +157,7 @@ impl Intervals {
                 _ => merged.push((first, last)),
             }
         }
+        self.ranges = merged.into();
     }
 
     /// Keeps the first ranges, `count` at the most.
@@ -220,7 +220,7 @@ impl Intervals {
                 theirs.next()
             };
         }
-        Self { ranges: Ranges::Many(both) }
+        Self { ranges: both.into() }
     }
 }
 
@@ -233,6 +233,16 @@ impl Ranges {
         match self {
             Self::Many(many) => many,
             Self::One(_) => unreachable!("it was replaced above"),
+        }
+    }
+}
+
+impl From<Vec<(u64, u64)>> for Ranges {
+    /// What most vectors consist of for ever, the closed origins of earlier starts, is one range each.
+    fn from(ranges: Vec<(u64, u64)>) -> Self {
+        match ranges[..] {
+            [one] => Self::One([one]),
+            _ => Self::Many(ranges),
         }
     }
 }
@@ -370,8 +380,7 @@ impl VersionVector {
                 let room = (ranges_max - piece.ranges).min(rest.len());
                 let (now, later) = rest.split_at(room);
                 piece.ranges += now.len();
-                let ranges = Ranges::Many(now.to_vec());
-                piece.origins.insert(*origin, Intervals { ranges });
+                piece.origins.insert(*origin, Intervals { ranges: now.to_vec().into() });
                 rest = later;
                 if piece.ranges == ranges_max {
                     take(&std::mem::take(&mut piece));
@@ -434,7 +443,7 @@ impl VersionVector {
         let mut rest = Self::default();
         for (origin, ranges) in self.minus(other) {
             rest.ranges += ranges.len();
-            rest.origins.insert(origin, Intervals { ranges: Ranges::Many(ranges) });
+            rest.origins.insert(origin, Intervals { ranges: ranges.into() });
         }
         rest
     }
@@ -505,10 +514,7 @@ impl<'de> Visitor<'de> for RangesVisitor {
             ranges.push((first, last));
             after = last;
         }
-        Ok(match ranges[..] {
-            [one] => Intervals { ranges: Ranges::One([one]) },
-            _ => Intervals { ranges: Ranges::Many(ranges) },
-        })
+        Ok(Intervals { ranges: ranges.into() })
     }
 }
 
@@ -590,6 +596,22 @@ mod tests {
             prop_assert_eq!(expand(&set.minus(&other)), &ours - &theirs);
             set.merge(&other);
             prop_assert_eq!(set, intervals(&(&ours | &theirs)));
+        }
+
+        /// However a vector has come about, a single range takes no memory of its own.
+        #[test]
+        fn one_range_is_kept_in_place(ours in dots(), theirs in dots()) {
+            let (ours, theirs) = (vector(&ours), vector(&theirs));
+            let mut merged = ours.clone();
+            merged.merge(&theirs);
+            let mut all = vec![ours.intersection(&theirs), ours.without(&theirs), merged];
+            ours.pieces(2, |piece| all.push(piece.clone()));
+            let bytes = rmp_serde::to_vec(&ours).unwrap();
+            all.extend([rmp_serde::from_slice(&bytes).unwrap(), ours]);
+            for held in all.iter().flat_map(|vector| vector.origins.values()) {
+                let in_place = matches!(held.ranges, Ranges::One(_));
+                prop_assert_eq!(in_place, held.ranges.len() == 1);
+            }
         }
 
         /// Two vectors are merged, compared and taken apart as sets of dots, and know their size.
