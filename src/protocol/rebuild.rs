@@ -145,6 +145,11 @@ impl Fill {
         latest
     }
 
+    /// Puts away what a donor has brought of which not all has come.
+    pub(super) fn put_away(&mut self, brought: Vec<(Stamp, Dot, CellWrite)>) {
+        self.attic.add(brought);
+    }
+
     pub(super) fn donor(&self) -> Option<NodeId> {
         self.donor.map(|(donor, _)| donor)
     }
@@ -260,7 +265,7 @@ impl Shard {
                 .filter(|(_, dot, cell)| dot.origin != origin && !cell.key.is_reserved())
                 .collect();
             if let Some(fill) = &mut self.fill {
-                fill.attic.add(brought);
+                fill.put_away(brought);
             }
             self.empty(output);
             output.events.push(Event::Refilling);

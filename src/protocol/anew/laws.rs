@@ -116,21 +116,27 @@ fn cells(shard: &Shard) -> Vec<(Stamp, Dot, CellWrite)> {
 }
 
 proptest! {
-    /// What a node brings that fills itself anew: what it had and what it has written since, over what
-    /// its donor has.
+    /// What a node brings that fills itself anew: what it had, what a first donor had brought that failed
+    /// then, and what it has written since, over what its donor has.
     #[test]
     fn who_begins_anew_shows_what_all_have_written(
         before in steps(30),
+        first in steps(12),
         since in steps(12),
         theirs in steps(30),
         wall in prop_oneof![Just(WALL), Just(WallTime(3_000)), Just(WallTime(9_000))],
     ) {
         let mut node = shard(1, WALL);
         before.iter().for_each(|step| execute(&mut node, *step));
-        let put_away = cells(&node);
+        let mut put_away = cells(&node);
         let mut output = Output::default();
         node.gave = true;
         node.rebuild(Time::START, Distrust::Asked, &mut output);
+        let mut failed = shard(3, WALL);
+        first.iter().for_each(|step| execute(&mut failed, *step));
+        put_away.extend(cells(&failed));
+        node.reach(failed.lamport());
+        node.fill.as_mut().unwrap().put_away(cells(&failed));
         since.iter().for_each(|step| execute(&mut node, *step));
         let written = cells(&node);
 
@@ -145,6 +151,7 @@ proptest! {
         for (stamp, dot, cell) in brought.iter().cloned() {
             node.store.merge(stamp, dot.seq, cell);
         }
+        node.reach(donor.lamport());
         pass(&mut node, wall);
         let (vector, horizon) = (donor.vector().clone(), Some(VersionVector::default()));
         let captured = Captured { vector, lamport: donor.lamport(), horizon };
