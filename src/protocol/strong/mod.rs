@@ -555,7 +555,7 @@ impl Shard {
             }
             Done::Persist { number, replace, records } => {
                 if self.keeps_records() {
-                    output.append.group(number, replace, &records);
+                    self.record_group(number, replace, &records, output);
                     #[cfg(test)]
                     if self.is_careless(super::shard::Careless::SyncsLate) {
                         if let Some(group) = &mut self.strong.group {
