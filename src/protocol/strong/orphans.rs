@@ -155,10 +155,17 @@ impl Shard {
         if orphan.may_be_made() {
             orphans.open.insert(dot);
         }
-        if self.keeps_records() {
-            output.append.orphan(&orphan);
-        }
+        self.record_orphan(&orphan, output);
         self.tell_strong(StrongEvent::Orphaned(orphan), output);
+    }
+
+    /// Records an orphan. There may be very many at once, which need not be durable together.
+    fn record_orphan(&self, orphan: &Orphan, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.go_on();
+            output.append.orphan(orphan);
+            output.append.settle();
+        }
     }
 
     /// What becomes of a write that this node has put away.
@@ -267,9 +274,7 @@ impl Shard {
         if let Some(orphan) = orphans.kept.get_mut(&dot) {
             orphan.adopted = true;
             let orphan = orphan.clone();
-            if self.keeps_records() {
-                output.append.orphan(&orphan);
-            }
+            self.record_orphan(&orphan, output);
         }
     }
 }

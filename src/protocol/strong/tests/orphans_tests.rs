@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
+use crate::protocol::recovery::Recovery;
+use crate::protocol::stamp::Stamp;
 use crate::protocol::time::WallTime;
 
 /// A cluster in which a member that does not vote was left out of a switch, and what it wrote meanwhile,
@@ -112,4 +115,31 @@ fn what_does_not_count_is_found_without_looking_at_everything() {
     let out = all(shard);
     assert_eq!(out.len(), 100);
     assert!(out.is_subset(&looked_at) && looked_at.len() <= 100 + roster, "{}", looked_at.len());
+}
+
+/// Very many orphans at once, and what the log has decided of them, are recorded in pieces that the journal
+/// takes, and come back from them.
+#[test]
+fn very_many_orphans_are_recorded_in_short_pieces() {
+    let mut cluster = Cluster::new(3, strong);
+    cluster.write(0, "k", "1");
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let origin = Origin(9);
+    let mut output = Output::default();
+    for seq in 1..=80 {
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(seq), origin };
+        let key = Key::from(seq.to_string().as_str());
+        let (field, content) = (Field::whole_key(), Content::from(&vec![7; 1 << 20][..]));
+        let cell = CellWrite { key, field, content, seen: Seen::default() };
+        shard.keep_orphan((stamp, Dot { origin, seq }), cell, &mut output);
+    }
+    let dots = (1..=80).map(|seq| (Dot { origin, seq }, true)).collect();
+    shard.receive_decided(Cluster::id(1), dots, &mut output);
+    let longest = output.append.pieces().map(<[u8]>::len).max().unwrap();
+    assert!(longest < 3 << 20, "{longest} bytes");
+    let mut recovery = Recovery::new(1);
+    output.append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+    let (risen, _) = recovery.into_shard(shard.config().clone(), 9);
+    assert_eq!(risen.orphans().filter(|orphan| orphan.adopted).count(), 80);
+    assert!(risen.orphans().eq(shard.orphans()));
 }
