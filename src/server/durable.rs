@@ -33,15 +33,17 @@ use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::config::{Config, Durability};
-use crate::protocol::record::Append;
+use crate::protocol::record::{Append, PIECE_BYTES_MAX};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::roster::State as MemberState;
 use crate::protocol::shard::Shard;
 use crate::protocol::store::Cursor;
 use crate::storage::{
-    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
-    StorageError, Sync,
+    Directory, Journal, JournalOptions, PAYLOAD_BYTES_MAX, Position, RecoveredFrame, Rejected,
+    State, Stopped, StorageError, Sync,
 };
+
+const _: () = assert!(PIECE_BYTES_MAX <= PAYLOAD_BYTES_MAX, "the journal takes every piece");
 
 /// The small file with the key that gives a node its id.
 pub(super) const IDENTITY_BLOB: &str = "identity";

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::*;
-use crate::protocol::record::{self, Append, Record};
+use crate::protocol::record::{self, Append, PIECE_BYTES_MAX, Record};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::time::WallTime;
 
@@ -165,7 +165,7 @@ fn a_checkpoint_of_very_many_bytes_replaces_what_was_before_as_a_whole_or_not_at
     };
     let (at, unit) = units.max_by_key(|(at, unit)| bytes_of(*at, unit)).unwrap();
     let bytes = bytes_of(at, &unit);
-    assert!(bytes > 72 << 20, "{bytes} bytes in {unit:?}");
+    assert!(bytes > PIECE_BYTES_MAX, "{bytes} bytes in {unit:?}");
     let recovered = |pieces| {
         let mut recovery = Recovery::new(1);
         cluster.disks[at][..pieces].iter().for_each(|piece| recovery.apply(piece).unwrap());
