@@ -46,7 +46,7 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 const BARRIERS_IN_FLIGHT_MAX: usize = 1;
 
 /// The most requests that wait at one member.
-const WAITING_MAX: usize = 262_144;
+pub(super) const WAITING_MAX: usize = 262_144;
 
 /// The most bytes of requests that wait at one member.
 const WAITING_BYTES_MAX: usize = 256 << 20;
@@ -169,6 +169,10 @@ pub(super) struct Requests {
     next_passed: u64,
     waiting: usize,
     waiting_bytes: usize,
+    /// When that was last counted, and how often it was.
+    counted: Option<Time>,
+    #[cfg(test)]
+    pub(super) counts: usize,
 }
 
 /// The numbers of requests that one member has passed on.
@@ -296,7 +300,10 @@ impl Shard {
             return self.answer(asker, Outcome::Refused(Refusal::TooLarge), output);
         }
         if requests.waiting >= most || requests.waiting_bytes >= most_bytes {
-            self.count_waiting();
+            // Not for each that is refused: there may be very many of both.
+            if requests.counted.is_none_or(|at| now.since(at) >= LOOK_INTERVAL) {
+                self.count_waiting(now);
+            }
             let requests = &self.strong.requests;
             if requests.waiting >= most || requests.waiting_bytes >= most_bytes {
                 return self.answer(asker, Outcome::Refused(Refusal::Busy), output);
@@ -330,8 +337,13 @@ impl Shard {
     }
 
     /// Counts anew what waits, as answers are not counted one by one.
-    fn count_waiting(&mut self) {
+    fn count_waiting(&mut self, now: Time) {
         let requests = &mut self.strong.requests;
+        requests.counted = Some(now);
+        #[cfg(test)]
+        {
+            requests.counts += 1;
+        }
         let proposed: usize = requests.proposed.values().map(|(_, askers)| askers.len()).sum();
         let reads = requests.barriers.values().map(|(_, reads)| reads);
         let reads: usize =
@@ -408,7 +420,10 @@ impl Shard {
         if self.strong.requests.held.is_empty() || self.posture() == Posture::Held {
             return;
         }
-        for (_, asker, call) in std::mem::take(&mut self.strong.requests.held) {
+        let held = std::mem::take(&mut self.strong.requests.held);
+        // They are counted once more as they go on.
+        self.count_waiting(now);
+        for (_, asker, call) in held {
             self.dispatch(now, asker, call, output);
         }
         self.propose_gathered(now, output);

@@ -1,7 +1,7 @@
 //! Stories of what clients ask for, through the log and past it.
 
 use super::super::super::message::Message;
-use super::super::requests::Asker;
+use super::super::requests::{Asker, WAITING_MAX};
 use super::*;
 use crate::protocol::boundary::Token;
 use crate::protocol::operation::{Answer, End, Ends, Keys, Lists};
@@ -163,4 +163,41 @@ fn a_wrong_clock_ends_nobodys_keys() {
             assert_eq!(cluster.value(0, &key), None, "{ahead:?}");
         }
     }
+}
+
+/// While as many requests are held as may be, those that are refused cost next to nothing: what waits is
+/// counted anew now and then, not for each. All that were held go on when the switch is over.
+#[test]
+fn refusing_very_many_requests_is_cheap() {
+    let mut cluster = Cluster::new(3, plain);
+    cluster.on_words(|_, _, word| match word {
+        Word::Drained { .. } => Passing::Waits,
+        _ => Passing::Arrives,
+    });
+    let wish = cluster.wish(0, Mode::Strong, &[]);
+    cluster.until("the drain", |cluster| cluster.shard(0).posture() == Posture::Held);
+    let set = Request::Set { key: b"k", value: b"v" };
+    let mut output = Output::default();
+    let ask = |cluster: &mut Cluster, output: &mut Output, token| {
+        let now = cluster.now;
+        let shard = cluster.shards[0].as_mut().unwrap();
+        shard.handle(now, Input::Request(Token(1 << 40 | token), set), output);
+    };
+    (0..WAITING_MAX as u64).for_each(|token| ask(&mut cluster, &mut output, token));
+    assert!(output.reply.is_empty(), "all are held");
+    for look in 0..3 {
+        let before = cluster.shard(0).strong.requests.counts;
+        (0..10_000).for_each(|token| ask(&mut cluster, &mut output, 1 << 20 | token));
+        assert!(output.reply.drain(..).all(|(_, reply)| reply == Reply::Refused(Refusal::Busy)));
+        assert_eq!(cluster.shard(0).strong.requests.counts, before + 1, "look {look}");
+        cluster.now = cluster.now + LOOK_INTERVAL;
+    }
+    cluster.carry_out(0, output);
+    cluster.let_go();
+    assert_eq!(cluster.switched(wish), Switched::Done { epoch: Epoch(1) });
+    cluster.pass(Duration::from_secs(2));
+    let replies =
+        (0..WAITING_MAX as u64).filter_map(|token| cluster.replies.get(&Token(1 << 40 | token)));
+    let written = replies.filter(|reply| matches!(reply, Reply::Written { .. }));
+    assert_eq!(written.count(), WAITING_MAX);
 }
