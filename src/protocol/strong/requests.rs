@@ -5,6 +5,9 @@
 //! passes them to a voter, once: if the answer does not come, the outcome is unknown, and that is what
 //! the client is told. What waits is bounded in number, bytes and time.
 //!
+//! What an entry, or a word to a voter, has no room for waits until it is decided, so that it is done behind
+//! it. If that takes too long it is refused, as nothing was done of it: what went before may still be decided.
+//!
 //! A request that comes while a switch is under way is held, and goes on in whatever mode follows. One
 //! that the log decides after its epoch has ended is not applied, and goes on likewise.
 
@@ -675,10 +678,16 @@ impl Shard {
     }
 
     fn give_up_passed(&mut self, hopeless: impl Fn(&Passed) -> bool, output: &mut Output) {
-        let passed = &mut self.strong.requests.passed;
+        let requests = &mut self.strong.requests;
+        let passed = &mut requests.passed;
         let gone = passed.iter().filter(|(_, passed)| hopeless(passed));
         let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
         let gone: Vec<_> = gone.iter().filter_map(|number| passed.remove(number)).collect();
+        if requests.passing_left && gone.iter().any(|passed| passed.writes) {
+            let behind = std::mem::take(&mut requests.passing);
+            requests.passing_left = false;
+            self.refuse_all(behind, Refusal::Busy, output);
+        }
         for Passed { asker, writes, .. } in gone {
             let refusal = if writes { Refusal::Unknown } else { Refusal::NoQuorum };
             self.answer(asker, Outcome::Refused(refusal), output);
@@ -703,6 +712,11 @@ impl Shard {
             .filter(|(_, (deadline, _))| *deadline <= now)
             .map(|(number, _)| *number)
             .collect();
+        if requests.writes_left && !late.is_empty() {
+            let behind = requests.writes.drain(..);
+            refused.extend(behind.map(|(asker, _)| (asker, Refusal::Busy)));
+            requests.writes_left = false;
+        }
         for number in late {
             let askers = requests.decided(number).unwrap_or_default();
             refused.extend(askers.into_iter().map(|asker| (asker, Refusal::Unknown)));
