@@ -26,8 +26,10 @@ use super::super::time::Time;
 use super::ledger::Entry;
 use super::{Posture, StrongEvent, Word};
 
-/// The most orphans that are kept to be shown; more are counted only.
-const ORPHANS_MAX: usize = 65_536;
+/// The most orphans that are kept to be shown: more than anybody looks through. Of more only an event tells
+/// what was lost. In bytes there is no bound of their own, as that would lose more: what they take the
+/// store has had room for.
+pub(super) const ORPHANS_MAX: usize = 65_536;
 
 /// How often orphans are offered.
 const OFFER_INTERVAL: Duration = Duration::from_secs(1);
@@ -147,10 +149,13 @@ impl Shard {
     ) {
         let orphans = &mut self.strong.orphans;
         self.counters.orphans += 1;
-        if orphans.kept.len() >= ORPHANS_MAX || orphans.kept.contains_key(&dot) {
+        if orphans.kept.contains_key(&dot) {
             return;
         }
         let orphan = Orphan { stamp, dot, cell, adopted: false };
+        if orphans.kept.len() >= ORPHANS_MAX {
+            return self.tell_strong(StrongEvent::Unkept(orphan), output);
+        }
         orphans.kept.insert(dot, orphan.clone());
         if orphan.may_be_made() {
             orphans.open.insert(dot);
