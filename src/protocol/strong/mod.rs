@@ -71,6 +71,7 @@ pub use ledger::{Charter, VOTERS_MAX};
 use ledger::{Ledger, Phase};
 pub(super) use orphans::Fate;
 pub use orphans::Orphan;
+pub use recording::LogRecords;
 pub(super) use recording::{Applied, Standing};
 pub use requests::Refusal;
 use requests::Requests;

@@ -20,6 +20,7 @@ use super::super::boundary::Output;
 use super::super::cell::CellWrite;
 use super::super::id::NodeId;
 use super::super::operation::Mode;
+use super::super::record::Append;
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Stamp};
 use super::super::time::Time;
@@ -171,6 +172,22 @@ impl Shard {
             output.append.orphan(orphan);
             output.append.settle();
         }
+    }
+
+    /// Records orphans for a snapshot, about `bytes_max` bytes of them, from one on; answers where to go on,
+    /// or `None` at the end. What is kept or decided between two calls is in the records that the shard
+    /// appends, and those are to be applied after these.
+    pub fn export_orphans(&self, from: Dot, bytes_max: usize, append: &mut Append) -> Option<Dot> {
+        let mut bytes = 0;
+        for (dot, orphan) in self.strong.orphans.kept.range(from..) {
+            if bytes >= bytes_max {
+                return Some(*dot);
+            }
+            bytes += orphan.cell.bytes();
+            append.orphan(orphan);
+            append.settle();
+        }
+        None
     }
 
     /// What becomes of a write that this node has put away.

@@ -129,25 +129,37 @@ impl Shard {
         output.append.release();
     }
 
-    /// Records everything about the log and the mode, for a snapshot.
-    pub fn export_strong(&self, append: &mut Append) {
+    /// Records what is known of the log and the mode, for a snapshot, but for the orphans; answers the log's
+    /// own records of this moment, to be added to it later.
+    pub fn export_strong(&self, append: &mut Append) -> LogRecords {
         append.standing(&self.strong.standing);
-        for orphan in self.strong.orphans.iter() {
-            append.orphan(orphan);
-            append.settle();
-        }
         let group = self.strong.group.as_ref().map(Group::records);
         let (number, records): (u64, &[Bytes]) =
             group.unwrap_or((self.strong.recovered.0, &self.strong.recovered.1));
-        if number == 0 {
+        LogRecords { number, records: records.to_vec() }
+    }
+}
+
+/// The log's own records, shared with the shard: there may be very many bytes of them.
+#[derive(Debug)]
+pub struct LogRecords {
+    number: u64,
+    records: Vec<Bytes>,
+}
+
+impl LogRecords {
+    /// Adds them to a snapshot.
+    pub fn export(&self, append: &mut Append) {
+        let Self { number, records } = self;
+        if *number == 0 {
             return;
         }
         // Of the parts the last bears the number of all: a snapshot counts whole or not at all, and what
         // stands in the journal behind it under one of these numbers is in it already.
         let parts = parts(records);
         let count = parts.len() as u64;
-        if count > number {
-            return append.group(number, true, records);
+        if count > *number {
+            return append.group(*number, true, records);
         }
         for (at, part) in (1..).zip(parts) {
             append.group(number - count + at, at == 1, part);

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::super::orphans::ORPHANS_MAX;
 use super::*;
 use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
+use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::stamp::Stamp;
 use crate::protocol::time::WallTime;
@@ -149,6 +150,37 @@ fn very_many_orphans_are_recorded_in_short_pieces() {
     output.append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
     let (risen, _) = recovery.into_shard(shard.config().clone(), 9);
     assert_eq!(risen.orphans().filter(|orphan| orphan.adopted).count(), 80);
+    assert!(risen.orphans().eq(shard.orphans()));
+}
+
+/// Orphans are put into a snapshot in slices, of which each is short unless a single one is longer, and what
+/// is kept meanwhile is in the journal behind it.
+#[test]
+fn orphans_are_exported_in_slices() {
+    let mut cluster = Cluster::new(1, strong);
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let mut journal = Output::default();
+    keep(shard, 1..=40, 30_000, &mut journal);
+    keep(shard, 50..=50, 500_000, &mut journal);
+    journal.clear();
+    let mut recovery = Recovery::new(1);
+    let (mut slices, mut next) = (0, Some(Dot { origin: Origin(0), seq: 0 }));
+    while let Some(from) = next {
+        let mut append = Append::default();
+        next = shard.export_orphans(from, 100_000, &mut append);
+        let bytes = append.records.len();
+        assert!(bytes < 140_000 || next.is_none() && bytes < 640_000, "{bytes} bytes");
+        append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+        slices += 1;
+        if slices == 5 {
+            keep(shard, 41..=45, 30_000, &mut journal);
+            keep(shard, 0..=0, 30_000, &mut journal);
+        }
+    }
+    assert!(slices >= 10, "{slices} slices");
+    journal.append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+    let (risen, _) = recovery.into_shard(shard.config().clone(), 9);
+    assert_eq!(risen.orphans().count(), 47);
     assert!(risen.orphans().eq(shard.orphans()));
 }
 

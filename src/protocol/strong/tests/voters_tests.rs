@@ -131,7 +131,7 @@ fn the_records_of_the_log_are_exported_in_pieces() {
     let mut append = Append::default();
     shard.export_life(&mut append);
     shard.export_head(&mut append);
-    shard.export_strong(&mut append);
+    shard.export_strong(&mut append).export(&mut append);
     let pieces: Vec<_> = append.pieces().collect();
     let longest = pieces.iter().map(|piece| piece.len()).max().unwrap();
     assert!(pieces.len() >= 3 && longest < 3 << 20, "{} of {longest} bytes", pieces.len());
