@@ -127,8 +127,8 @@ pub(super) struct Expiry {
     stamp: Option<Stamp>,
     claimed: Option<Time>,
     slice: Option<Slice>,
-    /// Up to which deadlines listeners were told that they have passed.
-    told: WallTime,
+    /// The first deadline, and key with that, of which listeners have not been told that it has passed.
+    untold: (u64, Slot),
 }
 
 /// Keys that are being taken out.
@@ -200,29 +200,28 @@ impl Shard {
 
     /// Sees to it that listeners are told of deadlines that pass from now on, and of none before.
     pub(super) fn tell_deadlines(&mut self) {
-        self.expiry.told = self.wall();
+        self.expiry.untold = (self.wall().0.saturating_add(1), Slot(0));
     }
 
     /// Tells listeners which keys have ended here since they were last told, by this node's clock.
     fn tell_passed(&mut self, output: &mut Output) {
-        let (told, wall) = (self.expiry.told, self.wall());
-        if !self.tells_changes || told >= wall {
+        let (untold, wall) = (self.expiry.untold, self.wall());
+        if !self.tells_changes || untold.0 > wall.0 {
             return;
         }
-        let passed = self.store.ended_from((told.0.saturating_add(1), Slot(0)), wall);
-        let passed: Vec<_> = passed.take(SLICE_KEYS_MAX).collect();
-        // Those with the deadline at which this look stops may be more: they come with the next one.
-        let cut = passed.get(SLICE_KEYS_MAX - 1).map(|(deadline, _)| *deadline);
-        let cut = cut.filter(|cut| passed.first().is_some_and(|(first, _)| first < cut));
-        for (_, slot) in passed.iter().filter(|(deadline, _)| cut.is_none_or(|cut| *deadline < cut))
-        {
+        let passed: Vec<_> = self.store.ended_from(untold, wall).take(SLICE_KEYS_MAX).collect();
+        for (_, slot) in &passed {
             if let Some(key) = self.store.key_at(*slot)
                 && self.store.reader().remains(&key)
             {
                 output.events.push(Event::Changed { key, change: Change::EXPIRED });
             }
         }
-        self.expiry.told = cut.map_or(wall, |cut| WallTime(cut - 1));
+        // Where there are more they come with the next look: very many may have the same deadline.
+        self.expiry.untold = match passed.get(SLICE_KEYS_MAX - 1) {
+            Some((deadline, slot)) => (*deadline, Slot(slot.0.saturating_add(1))),
+            None => (wall.0.saturating_add(1), Slot(0)),
+        };
     }
 
     /// How long until listeners have something to be told.
@@ -230,8 +229,7 @@ impl Shard {
         if !self.tells_changes {
             return None;
         }
-        let after = self.expiry.told.0.saturating_add(1);
-        let (deadline, _) = self.store.ended_from((after, Slot(0)), WallTime(u64::MAX)).next()?;
+        let (deadline, _) = self.store.ended_from(self.expiry.untold, WallTime(u64::MAX)).next()?;
         let left = Duration::from_millis(deadline.saturating_sub(self.wall().0));
         Some(left.clamp(TELL_PAUSE, LOOK_MAX))
     }

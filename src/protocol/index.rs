@@ -19,7 +19,7 @@ const BLOCK: u64 = 256;
 const WORD: u64 = 64;
 
 /// The number of a key, given when it first appears.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Slot(pub(super) u32);
 
 /// Where a cell is kept.

@@ -228,12 +228,15 @@ impl Shard {
             self.vector.insert_all(origin, *first, *last);
         }
         let keeps_records = self.keeps_records();
+        // As one unit: of what stays nothing is in the attic, and a crash must leave all of it.
+        output.append.hold();
         if keeps_records {
             output.append.emptied();
         }
         for (stamp, dot, cell) in stays {
             self.vector.insert(dot);
             if keeps_records {
+                output.append.go_on();
                 output.append.cell(stamp, dot.seq, 0, &cell);
             }
             self.store.merge(stamp, dot.seq, cell);
@@ -241,6 +244,7 @@ impl Shard {
         if keeps_records {
             output.append.held(&self.vector);
         }
+        output.append.release();
         self.store.forget_displaced();
         self.exchanges = Default::default();
     }

@@ -39,6 +39,14 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 /// How far apart the ends are that are noted: a piece is hardly longer than this, or than one write.
 const SETTLED_BYTES_MIN: usize = 1 << 20;
 
+/// The most bytes of one piece: what the journal takes at a time, the longest cell and what a piece has beside
+/// it.
+pub const PIECE_BYTES_MAX: usize = 72 << 20;
+
+/// How much longer than its longest record a piece may be. A piece that is longer would be longer than
+/// [`PIECE_BYTES_MAX`] as well if only there were more of what it has.
+const PIECE_BYTES_EXTRA: usize = PIECE_BYTES_MAX - (64 << 20);
+
 /// How long what belongs together may become until it goes on in another piece: with the longest cell
 /// behind it that is far below what one piece may have.
 const UNIT_PIECE_BYTES: usize = 4 << 20;
@@ -437,7 +445,7 @@ impl Append {
     }
 
     /// The records in pieces, each to be made durable as a whole, in order and without anything between
-    /// them. None is longer than a few megabytes beside its longest record.
+    /// them. None is longer than a few megabytes beside its longest record, nor than [`PIECE_BYTES_MAX`].
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.settled.iter().copied().chain([self.records.len()]);
         let mut from = 0;
@@ -446,6 +454,28 @@ impl Append {
             from = end;
             (!piece.is_empty()).then_some(piece)
         })
+    }
+}
+
+impl Append {
+    /// Sees to it that the journal takes the [pieces](Self::pieces): for simulations and tests, which have
+    /// hardly ever so much in one output that a real journal would refuse it.
+    ///
+    /// # Panics
+    /// When one is longer than it may be: somewhere much was added without `settle` or
+    /// `go_on`.
+    pub fn check_pieces(&self) {
+        for piece in self.pieces() {
+            let mut rest = piece;
+            let lengths = std::iter::from_fn(|| {
+                let (_, body, more) = split(rest)?;
+                rest = more;
+                Some(HEAD_BYTES + body.len())
+            });
+            let most = lengths.max().unwrap_or(0).saturating_add(PIECE_BYTES_EXTRA);
+            let (bytes, most) = (piece.len(), most.min(PIECE_BYTES_MAX));
+            assert!(bytes <= most, "a piece of {bytes} bytes, where it may have {most}");
+        }
     }
 }
 
@@ -573,6 +603,31 @@ fn of<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
 mod tests {
     use super::*;
     use crate::protocol::stamp::Dot;
+
+    /// What is added without a place where it may be cut is seen long before the journal would refuse it, and
+    /// what has such places is not found fault with, however much it is.
+    #[test]
+    fn a_piece_that_grows_without_end_is_seen() {
+        let cell = |bytes| {
+            let (key, field, seen) = (Key::from("key"), Field::whole_key(), Seen::default());
+            CellWrite { key, field, content: Content::from(&vec![7; bytes][..]), seen }
+        };
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(20), origin: Origin(1) };
+        let check = |bytes, add: fn(&mut Append)| {
+            let cell = cell(bytes);
+            let mut append = Append::default();
+            for seq in 1..=20 {
+                append.cell(stamp, seq, 0, &cell);
+                add(&mut append);
+            }
+            std::panic::catch_unwind(|| append.check_pieces()).is_ok()
+        };
+        assert!(check(1 << 20, Append::settle) && check(8 << 20, Append::settle));
+        assert!(!check(1 << 20, |_| ()) && check(1_000, |_| ()));
+        let mut append = Append::default();
+        append.cell(stamp, 1, 0, &cell(PIECE_BYTES_MAX));
+        assert!(std::panic::catch_unwind(|| append.check_pieces()).is_err());
+    }
 
     /// A vector of very many ranges is recorded in several records, of which each is far below what
     /// is refused when it is read, and together they are the vector.

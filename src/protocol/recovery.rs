@@ -373,6 +373,7 @@ mod tests {
     use crate::protocol::boundary::{Input, Output, Request, Token};
     use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
     use crate::protocol::config::Durability;
+    use crate::protocol::event::Distrust;
     use crate::protocol::id::NodeId;
     use crate::protocol::repair::prevails;
     use crate::protocol::stamp::Epoch;
@@ -518,6 +519,35 @@ mod tests {
             pieces[from..].iter().for_each(|piece| recovery.apply(piece).unwrap());
             let (again, _) = recovery.into_shard(config(Durability::Always), 2);
             assert_eq!(again.store().keys_live(), 14);
+        }
+    }
+
+    /// Of a node that begins anew under its own name all that it has written stays: also where that is far
+    /// more than the journal takes in one piece, and however far the disk had come in a crash.
+    #[test]
+    fn what_stays_when_a_node_begins_anew_is_there_as_a_whole_or_not_at_all() {
+        let (mut shard, begin) = Recovery::new(7).into_shard(config(Durability::Always), 1);
+        let mut output = Output::default();
+        let value = vec![5; 1 << 20];
+        for key in 0..80u8 {
+            let set = Request::Set { key: &[key], value: &value };
+            shard.handle(Time::START, Input::Request(Token(0), set), &mut output);
+        }
+        let written = std::mem::take(&mut output).append;
+        shard.rebuild(Time::START, Distrust::Behind, &mut output);
+        assert!(shard.is_filling() && shard.store().keys_live() == 80);
+        let pieces: Vec<_> = output.append.pieces().collect();
+        let (count, longest) = (pieces.len(), pieces.iter().map(|it| it.len()).max().unwrap());
+        assert!(count > 10 && longest < 6 << 20, "{count} of {longest} bytes");
+        for durable in [0, 1, 2, count - 2, count - 1, count] {
+            let mut recovery = Recovery::new(7);
+            let pieces = pieces[..durable].iter().copied();
+            begin.pieces().chain(written.pieces()).chain(pieces).for_each(|piece| {
+                recovery.apply(piece).unwrap();
+            });
+            assert_eq!(recovery.store.keys_live(), 80, "{durable} of {count}");
+            assert!(recovery.attic.is_none() || durable >= count - 1);
+            assert!(recovery.attic.is_some() || durable < count);
         }
     }
 

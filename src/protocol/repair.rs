@@ -90,6 +90,7 @@ impl Shard {
                 self.repair.mended += 1;
                 if self.keeps_records() {
                     output.append.mended(write.stamp, dot.seq, cell);
+                    output.append.settle();
                 }
                 self.exchanges.displaced(self.store.displaced(), dot..=dot);
                 self.store.forget_displaced();
@@ -109,4 +110,34 @@ impl Shard {
 /// Which of two contents under one stamp stands.
 pub(super) fn prevails(one: &[u8], other: &[u8]) -> bool {
     (XxHash3_64::oneshot(one), one) > (XxHash3_64::oneshot(other), other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::{CellWrite, Content, Field, Key, Seen};
+    use super::super::config::{Config, Durability};
+    use super::super::id::Origin;
+    use super::super::stamp::{Epoch, Lamport, Stamp};
+    use super::*;
+
+    /// Very many cells that were mended at once are recorded in pieces that the journal takes.
+    #[test]
+    fn what_was_mended_is_recorded_in_short_pieces() {
+        let durability = Durability::Always;
+        let mut shard = Shard::new(Config { durability, ..Config::new(NodeId(1), Origin(1), 1) });
+        let (peer, round, origin) = (NodeId(2), RoundId(3), Origin(9));
+        shard.repair.round = Some((peer, round));
+        let mut output = Output::default();
+        for seq in 1..=20 {
+            shard.vector.insert(Dot { origin, seq });
+            let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(seq), origin };
+            let key = Key::from(seq.to_string().as_str());
+            let (field, content) = (Field::whole_key(), Content::from(&vec![7; 1 << 20][..]));
+            let cell = CellWrite { key, field, content, seen: Seen::default() };
+            shard.compare(peer, round, &[Write::new(stamp, seq, vec![cell])], &mut output);
+        }
+        assert_eq!((shard.repair.mended, shard.store().keys_live()), (20, 20));
+        let longest = output.append.pieces().map(<[u8]>::len).max().unwrap();
+        assert!(longest < 3 << 20, "{longest} bytes");
+    }
 }

@@ -13,8 +13,9 @@
 //!
 //! # Snapshots
 //! When the journal since the last snapshot is longer than the state (than half of it where nobody
-//! writes), or has reached a bound, the state is streamed to a new one in slices, each under the
-//! shard's lock for less than a millisecond.
+//! writes), or has reached a bound, the state is streamed to a new one in slices, each copied under the
+//! shard's lock for less than a millisecond, unless a single value is longer than a slice. What is there
+//! of the log's own records is shared, not copied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -33,15 +34,19 @@ use super::node::{Inner, Node, StartError};
 use crate::net::NodeIdentity;
 use crate::protocol::boundary::{Reply, Token};
 use crate::protocol::config::{Config, Durability};
-use crate::protocol::record::Append;
+use crate::protocol::id::Origin;
+use crate::protocol::record::{Append, PIECE_BYTES_MAX};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::roster::State as MemberState;
 use crate::protocol::shard::Shard;
+use crate::protocol::stamp::Dot;
 use crate::protocol::store::Cursor;
 use crate::storage::{
-    Directory, Journal, JournalOptions, Position, RecoveredFrame, Rejected, State, Stopped,
-    StorageError, Sync,
+    Directory, Journal, JournalOptions, PAYLOAD_BYTES_MAX, Position, RecoveredFrame, Rejected,
+    State, Stopped, StorageError, Sync,
 };
+
+const _: () = assert!(PIECE_BYTES_MAX <= PAYLOAD_BYTES_MAX, "the journal takes every piece");
 
 /// The small file with the key that gives a node its id.
 pub(super) const IDENTITY_BLOB: &str = "identity";
@@ -637,14 +642,22 @@ impl Inner {
         }
         let mut writer = durable.journal.begin_snapshot()?;
         let mut append = Append::default();
-        let rebuilds = {
+        let (log, rebuilds) = {
             let slot = self.shard.lock();
             slot.shard.export_life(&mut append);
             slot.shard.export_head(&mut append);
-            slot.shard.export_strong(&mut append);
-            slot.shard.counters().rebuilds
+            let log = slot.shard.export_strong(&mut append);
+            (log, slot.shard.counters().rebuilds)
         };
+        log.export(&mut append);
+        drop(log);
         append.pieces().try_for_each(|piece| writer.write(piece))?;
+        let mut orphan = Some(Dot { origin: Origin(0), seq: 0 });
+        while let Some(from) = orphan {
+            append.reuse();
+            orphan = self.shard.lock().shard.export_orphans(from, SLICE_BYTES, &mut append);
+            append.pieces().try_for_each(|piece| writer.write(piece))?;
+        }
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
             append.reuse();

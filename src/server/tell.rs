@@ -111,6 +111,11 @@ impl Inner {
                 orphan.stamp,
                 orphan.cell.key
             ),
+            StrongEvent::Unkept(orphan) => log::error!(
+                "{} of {} does not count and is lost: this node keeps too many such writes already",
+                orphan.stamp,
+                orphan.cell.key
+            ),
             StrongEvent::Differing => log::error!(
                 "voters that hold the same writes hold other cells: the switch is given up, and this \
                  node compares"

@@ -1,6 +1,6 @@
 //! Disks: what a node has recorded, how much of it is durable, and what waits for that.
 //!
-//! A disk is a list of frames, each the records of one output. A crash keeps all that is durable and
+//! A disk is a list of frames, each a piece of the records of one output. A crash keeps all that is durable and
 //! any number of the frames behind it, in order: what a journal that cuts torn frames makes of a real
 //! one. Frames are never damaged here; that is tested where files are.
 //!
@@ -14,6 +14,7 @@ use super::schedule::{Due, small};
 use super::world::World;
 use crate::protocol::boundary::{Input, Token};
 use crate::protocol::config::{Config, Durability};
+use crate::protocol::record::Append;
 use crate::protocol::recovery::Recovery;
 use crate::protocol::shard::Shard;
 
@@ -45,6 +46,15 @@ struct Parked {
 }
 
 impl Disk {
+    /// Writes records in the pieces that a journal would be given, all of which it must take.
+    fn write(&mut self, append: &mut Append) {
+        append.check_pieces();
+        match append.take_large(0) {
+            Some(records) => self.frames.push(records),
+            None => self.frames.extend(append.pieces().map(<[u8]>::to_vec)),
+        }
+    }
+
     /// How many frames have been written.
     pub(super) fn frames(&self) -> usize {
         self.frames.len()
@@ -67,15 +77,13 @@ impl World {
         if !self.has_disks() {
             return false;
         }
-        let append = std::mem::take(&mut self.output.append);
+        let mut append = std::mem::take(&mut self.output.append);
         let always = self.plan.settings.durability == Durability::Always;
         let at_once = always || append.urgent;
         let lasts = self.up_to(if at_once { SYNC_MAX } else { SYNC_INTERVAL });
         let life = self.nodes[node].incarnation;
         let disk = &mut self.nodes[node].disk;
-        if !append.records.is_empty() {
-            disk.frames.push(append.records);
-        }
+        disk.write(&mut append);
         let frames = disk.frames.len();
         let unsynced = disk.durable < frames;
         disk.tells.extend(append.tell.map(|token| (frames, token)));
@@ -168,9 +176,9 @@ impl World {
             recovery.apply(frame).expect("what was recorded can be read");
         }
         let dice = self.network.rng().u32(..);
-        let (shard, append) = recovery.into_shard(config, dice);
+        let (shard, mut append) = recovery.into_shard(config, dice);
         let disk = &mut self.nodes[node].disk;
-        disk.frames.push(append.records);
+        disk.write(&mut append);
         disk.durable = disk.frames.len();
         shard
     }

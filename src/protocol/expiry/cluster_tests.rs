@@ -175,9 +175,8 @@ impl Cluster {
         shard.handle(self.now, input, &mut output);
         shard.finish(self.now, &mut output);
         let tell = output.append.tell;
-        if !output.append.records.is_empty() {
-            self.disks[at].push(output.append.records);
-        }
+        output.append.check_pieces();
+        self.disks[at].extend(output.append.pieces().map(<[u8]>::to_vec));
         for send in output.send {
             let frame = codec::encode(&send.envelope);
             for to in send.to.iter() {

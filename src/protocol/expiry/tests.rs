@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::boundary::{Input, Request, Token};
 use super::super::id::Origin;
 use super::super::operation::{
-    Answer, Expiry as Deadline, Keys, Mode, Operation, Sets, Text, When,
+    Answer, Ends, Expiry as Deadline, Keys, Mode, Operation, Sets, Text, When,
 };
 use super::super::record::Append;
 use super::super::shard::Careless;
@@ -325,6 +325,27 @@ fn listeners_are_told_when_a_deadline_passes() {
         assert!(told.iter().all(|(_, at)| soon.contains(at)), "{told:?}");
         assert_eq!(cluster.shard(node).counters().keys_expired, 4);
     }
+}
+
+/// Very many keys may have the same deadline, and others one right after it: listeners are told of each once.
+#[test]
+fn listeners_are_told_of_all_keys_with_the_same_deadline() {
+    let mut cluster = Cluster::new(1);
+    cluster.shards[0].as_mut().unwrap().tell_changes(true);
+    let end = (cluster.wall(0).0 + 60_000) as i64;
+    let count = 2 * SLICE_KEYS_MAX + 100;
+    for number in 0..count + 100 {
+        let key = format!("key{number}");
+        let expiry = Deadline::Ends(Ends::At(end + i64::from(number >= count)));
+        let (key, value, when) = (key.as_str().into(), "value".into(), When::Always);
+        let set = Operation::Text(Text::Set { key, value, expiry, when, get: false });
+        assert_eq!(cluster.ask(0, set), Answer::Ok);
+    }
+    cluster.pass(SECOND * 59);
+    assert!(cluster.passed.is_empty());
+    cluster.pass(SECOND * 2);
+    let told: BTreeSet<_> = cluster.passed.iter().map(|(_, key, _)| key.to_string()).collect();
+    assert_eq!((told.len(), cluster.passed.len()), (count + 100, count + 100));
 }
 
 /// Where memory is full of keys that have ended, clients are refused until they are forgotten, and then

@@ -8,8 +8,8 @@
 //! What must stay true:
 //! - a message that speaks of records leaves only when they are durable: [`Group::persisted`];
 //! - records are handed back after a restart in the order in which they were made, from the last
-//!   checkpoint on, and are numbered, so that those which stand twice in a journal and a snapshot of it
-//!   count once;
+//!   checkpoint on, and are numbered by their parts, so that those which stand twice in a journal and a
+//!   snapshot of it count once;
 //! - a voter whose records are gone, have holes or are known to be older than what others have heard from
 //!   it never speaks under its number again: it could contradict itself. It takes a new number and a new
 //!   seat (`seats`).
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::time::Time;
 use super::ledger::Charter;
+use super::recording::parts;
 
 /// The most bytes of one entry of the log, and of one slot: eight times the longest batch of requests
 /// that is made of several, so that only a single large request comes near it.
@@ -56,7 +57,7 @@ pub(super) enum Done {
     Send(Voter, Bytes),
     /// Make durable; [`Group::persisted`] follows.
     Persist {
-        /// The number of the records.
+        /// The number of the last part of the records; those of the others are right before.
         number: u64,
         /// Whether they replace all earlier ones.
         replace: bool,
@@ -317,7 +318,7 @@ impl Group {
             match action {
                 Action::Send(out) => done.push(Done::Send(Voter(out.to.0), out.bytes)),
                 Action::Persist { id, records, then, replace } => {
-                    self.number += 1;
+                    self.number += parts(&records).len() as u64;
                     let then = then.into_iter().map(|out| (Voter(out.to.0), out.bytes));
                     self.waiting.push_back((self.number, id, then.collect()));
                     if replace {

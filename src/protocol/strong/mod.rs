@@ -71,6 +71,7 @@ pub use ledger::{Charter, VOTERS_MAX};
 use ledger::{Ledger, Phase};
 pub(super) use orphans::Fate;
 pub use orphans::Orphan;
+pub use recording::LogRecords;
 pub(super) use recording::{Applied, Standing};
 pub use requests::Refusal;
 use requests::Requests;
@@ -555,7 +556,7 @@ impl Shard {
             }
             Done::Persist { number, replace, records } => {
                 if self.keeps_records() {
-                    output.append.group(number, replace, &records);
+                    self.record_group(number, replace, &records, output);
                     #[cfg(test)]
                     if self.is_careless(super::shard::Careless::SyncsLate) {
                         if let Some(group) = &mut self.strong.group {

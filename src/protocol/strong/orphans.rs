@@ -20,14 +20,17 @@ use super::super::boundary::Output;
 use super::super::cell::CellWrite;
 use super::super::id::NodeId;
 use super::super::operation::Mode;
+use super::super::record::Append;
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Stamp};
 use super::super::time::Time;
 use super::ledger::Entry;
 use super::{Posture, StrongEvent, Word};
 
-/// The most orphans that are kept to be shown; more are counted only.
-const ORPHANS_MAX: usize = 65_536;
+/// The most orphans that are kept to be shown: more than anybody looks through. Of more only an event tells
+/// what was lost. In bytes there is no bound of their own, as that would lose more: what they take the
+/// store has had room for.
+pub(super) const ORPHANS_MAX: usize = 65_536;
 
 /// How often orphans are offered.
 const OFFER_INTERVAL: Duration = Duration::from_secs(1);
@@ -147,18 +150,44 @@ impl Shard {
     ) {
         let orphans = &mut self.strong.orphans;
         self.counters.orphans += 1;
-        if orphans.kept.len() >= ORPHANS_MAX || orphans.kept.contains_key(&dot) {
+        if orphans.kept.contains_key(&dot) {
             return;
         }
         let orphan = Orphan { stamp, dot, cell, adopted: false };
+        if orphans.kept.len() >= ORPHANS_MAX {
+            return self.tell_strong(StrongEvent::Unkept(orphan), output);
+        }
         orphans.kept.insert(dot, orphan.clone());
         if orphan.may_be_made() {
             orphans.open.insert(dot);
         }
-        if self.keeps_records() {
-            output.append.orphan(&orphan);
-        }
+        self.record_orphan(&orphan, output);
         self.tell_strong(StrongEvent::Orphaned(orphan), output);
+    }
+
+    /// Records an orphan. There may be very many at once, which need not be durable together.
+    fn record_orphan(&self, orphan: &Orphan, output: &mut Output) {
+        if self.keeps_records() {
+            output.append.go_on();
+            output.append.orphan(orphan);
+            output.append.settle();
+        }
+    }
+
+    /// Records orphans for a snapshot, about `bytes_max` bytes of them, from one on; answers where to go on,
+    /// or `None` at the end. What is kept or decided between two calls is in the records that the shard
+    /// appends, and those are to be applied after these.
+    pub fn export_orphans(&self, from: Dot, bytes_max: usize, append: &mut Append) -> Option<Dot> {
+        let mut bytes = 0;
+        for (dot, orphan) in self.strong.orphans.kept.range(from..) {
+            if bytes >= bytes_max {
+                return Some(*dot);
+            }
+            bytes += orphan.cell.bytes();
+            append.orphan(orphan);
+            append.settle();
+        }
+        None
     }
 
     /// What becomes of a write that this node has put away.
@@ -267,9 +296,7 @@ impl Shard {
         if let Some(orphan) = orphans.kept.get_mut(&dot) {
             orphan.adopted = true;
             let orphan = orphan.clone();
-            if self.keeps_records() {
-                output.append.orphan(&orphan);
-            }
+            self.record_orphan(&orphan, output);
         }
     }
 }

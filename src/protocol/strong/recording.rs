@@ -18,7 +18,8 @@ use super::super::time::WallTime;
 use super::group::{Group, Voter};
 use super::ledger::{Charter, Ledger};
 
-/// About how many bytes of the log's records are put into one record of a snapshot.
+/// About how many bytes of the log's records are put into one record here: one of the log's may be much
+/// longer, with three entries in it.
 const PART_BYTES: usize = 1 << 20;
 
 /// What a member knows of the group and of itself in it.
@@ -109,25 +110,56 @@ impl Shard {
         }
     }
 
-    /// Records everything about the log and the mode, for a snapshot.
-    pub fn export_strong(&self, append: &mut Append) {
-        append.standing(&self.strong.standing);
-        for orphan in self.strong.orphans.iter() {
-            append.orphan(orphan);
-            append.settle();
+    /// Records what the log wants durable, as one unit: a checkpoint has what all slots under way hold, and
+    /// may be more than the journal takes in one piece, but half of one must not replace what was before.
+    pub(super) fn record_group(
+        &self,
+        number: u64,
+        replace: bool,
+        records: &[Bytes],
+        output: &mut Output,
+    ) {
+        let parts = parts(records);
+        let before = number - parts.len() as u64;
+        output.append.hold();
+        for (at, part) in (1..).zip(parts) {
+            output.append.go_on();
+            output.append.group(before + at, replace && at == 1, part);
         }
+        output.append.release();
+    }
+
+    /// Records what is known of the log and the mode, for a snapshot, but for the orphans; answers the log's
+    /// own records of this moment, to be added to it later.
+    pub fn export_strong(&self, append: &mut Append) -> LogRecords {
+        append.standing(&self.strong.standing);
         let group = self.strong.group.as_ref().map(Group::records);
         let (number, records): (u64, &[Bytes]) =
             group.unwrap_or((self.strong.recovered.0, &self.strong.recovered.1));
-        if number == 0 {
+        LogRecords { number, records: records.to_vec() }
+    }
+}
+
+/// The log's own records, shared with the shard: there may be very many bytes of them.
+#[derive(Debug)]
+pub struct LogRecords {
+    number: u64,
+    records: Vec<Bytes>,
+}
+
+impl LogRecords {
+    /// Adds them to a snapshot.
+    pub fn export(&self, append: &mut Append) {
+        let Self { number, records } = self;
+        if *number == 0 {
             return;
         }
-        // In several pieces, of which the last bears the number of all: a snapshot counts whole or not at
-        // all, and what stands in the journal behind it under one of these numbers is in it already.
-        let parts = parts(records, PART_BYTES);
+        // Of the parts the last bears the number of all: a snapshot counts whole or not at all, and what
+        // stands in the journal behind it under one of these numbers is in it already.
+        let parts = parts(records);
         let count = parts.len() as u64;
-        if count > number {
-            return append.group(number, true, records);
+        if count > *number {
+            return append.group(*number, true, records);
         }
         for (at, part) in (1..).zip(parts) {
             append.group(number - count + at, at == 1, part);
@@ -136,12 +168,12 @@ impl Shard {
     }
 }
 
-/// Parts of about so many bytes, in order; at least one, which may be empty.
-fn parts(records: &[Bytes], bytes_max: usize) -> Vec<&[Bytes]> {
+/// Records of the log in parts of about [`PART_BYTES`], in order; at least one, which may be empty.
+pub(super) fn parts(records: &[Bytes]) -> Vec<&[Bytes]> {
     let mut parts = Vec::new();
     let (mut first, mut bytes) = (0, 0);
     for (at, record) in records.iter().enumerate() {
-        if at > first && bytes + record.len() > bytes_max {
+        if at > first && bytes + record.len() > PART_BYTES {
             parts.push(&records[first..at]);
             (first, bytes) = (at, 0);
         }

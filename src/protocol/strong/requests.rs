@@ -5,6 +5,9 @@
 //! passes them to a voter, once: if the answer does not come, the outcome is unknown, and that is what
 //! the client is told. What waits is bounded in number, bytes and time.
 //!
+//! What an entry, or a word to a voter, has no room for waits until it is decided, so that it is done behind
+//! it. If that takes too long it is refused, as nothing was done of it: what went before may still be decided.
+//!
 //! A request that comes while a switch is under way is held, and goes on in whatever mode follows. One
 //! that the log decides after its epoch has ended is not applied, and goes on likewise.
 
@@ -46,7 +49,7 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 const BARRIERS_IN_FLIGHT_MAX: usize = 1;
 
 /// The most requests that wait at one member.
-const WAITING_MAX: usize = 262_144;
+pub(super) const WAITING_MAX: usize = 262_144;
 
 /// The most bytes of requests that wait at one member.
 const WAITING_BYTES_MAX: usize = 256 << 20;
@@ -169,6 +172,10 @@ pub(super) struct Requests {
     next_passed: u64,
     waiting: usize,
     waiting_bytes: usize,
+    /// When that was last counted, and how often it was.
+    counted: Option<Time>,
+    #[cfg(test)]
+    pub(super) counts: usize,
 }
 
 /// The numbers of requests that one member has passed on.
@@ -296,7 +303,10 @@ impl Shard {
             return self.answer(asker, Outcome::Refused(Refusal::TooLarge), output);
         }
         if requests.waiting >= most || requests.waiting_bytes >= most_bytes {
-            self.count_waiting();
+            // Not for each that is refused: there may be very many of both.
+            if requests.counted.is_none_or(|at| now.since(at) >= LOOK_INTERVAL) {
+                self.count_waiting(now);
+            }
             let requests = &self.strong.requests;
             if requests.waiting >= most || requests.waiting_bytes >= most_bytes {
                 return self.answer(asker, Outcome::Refused(Refusal::Busy), output);
@@ -330,8 +340,13 @@ impl Shard {
     }
 
     /// Counts anew what waits, as answers are not counted one by one.
-    fn count_waiting(&mut self) {
+    fn count_waiting(&mut self, now: Time) {
         let requests = &mut self.strong.requests;
+        requests.counted = Some(now);
+        #[cfg(test)]
+        {
+            requests.counts += 1;
+        }
         let proposed: usize = requests.proposed.values().map(|(_, askers)| askers.len()).sum();
         let reads = requests.barriers.values().map(|(_, reads)| reads);
         let reads: usize =
@@ -408,7 +423,10 @@ impl Shard {
         if self.strong.requests.held.is_empty() || self.posture() == Posture::Held {
             return;
         }
-        for (_, asker, call) in std::mem::take(&mut self.strong.requests.held) {
+        let held = std::mem::take(&mut self.strong.requests.held);
+        // They are counted once more as they go on.
+        self.count_waiting(now);
+        for (_, asker, call) in held {
             self.dispatch(now, asker, call, output);
         }
         self.propose_gathered(now, output);
@@ -660,10 +678,16 @@ impl Shard {
     }
 
     fn give_up_passed(&mut self, hopeless: impl Fn(&Passed) -> bool, output: &mut Output) {
-        let passed = &mut self.strong.requests.passed;
+        let requests = &mut self.strong.requests;
+        let passed = &mut requests.passed;
         let gone = passed.iter().filter(|(_, passed)| hopeless(passed));
         let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
         let gone: Vec<_> = gone.iter().filter_map(|number| passed.remove(number)).collect();
+        if requests.passing_left && gone.iter().any(|passed| passed.writes) {
+            let behind = std::mem::take(&mut requests.passing);
+            requests.passing_left = false;
+            self.refuse_all(behind, Refusal::Busy, output);
+        }
         for Passed { asker, writes, .. } in gone {
             let refusal = if writes { Refusal::Unknown } else { Refusal::NoQuorum };
             self.answer(asker, Outcome::Refused(refusal), output);
@@ -688,6 +712,11 @@ impl Shard {
             .filter(|(_, (deadline, _))| *deadline <= now)
             .map(|(number, _)| *number)
             .collect();
+        if requests.writes_left && !late.is_empty() {
+            let behind = requests.writes.drain(..);
+            refused.extend(behind.map(|(asker, _)| (asker, Refusal::Busy)));
+            requests.writes_left = false;
+        }
         for number in late {
             let askers = requests.decided(number).unwrap_or_default();
             refused.extend(askers.into_iter().map(|asker| (asker, Refusal::Unknown)));

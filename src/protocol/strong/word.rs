@@ -225,6 +225,8 @@ pub enum StrongEvent {
     },
     /// A write of an earlier epoch that nobody had: kept, and not part of what shows.
     Orphaned(Orphan),
+    /// A write of an earlier epoch that nobody had, and that is not kept, as there are too many of them.
+    Unkept(Orphan),
     /// The voters' cells differ, although they hold the same: the switch is given up.
     Differing,
     /// Members have joined since the switch began: it is given up, since what they write would not count.

@@ -1,8 +1,14 @@
 //! What becomes of writes that a switch has left out.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
+use super::super::orphans::ORPHANS_MAX;
 use super::*;
+use crate::protocol::cell::{CellWrite, Content, Field, Key, Seen};
+use crate::protocol::record::Append;
+use crate::protocol::recovery::Recovery;
+use crate::protocol::stamp::Stamp;
 use crate::protocol::time::WallTime;
 
 /// A cluster in which a member that does not vote was left out of a switch, and what it wrote meanwhile,
@@ -112,4 +118,89 @@ fn what_does_not_count_is_found_without_looking_at_everything() {
     let out = all(shard);
     assert_eq!(out.len(), 100);
     assert!(out.is_subset(&looked_at) && looked_at.len() <= 100 + roster, "{}", looked_at.len());
+}
+
+/// Has a member keep orphans of so many bytes each, under these numbers.
+fn keep(shard: &mut Shard, numbers: RangeInclusive<u64>, bytes: usize, output: &mut Output) {
+    let origin = Origin(9);
+    let value = vec![7; bytes];
+    for seq in numbers {
+        let stamp = Stamp { epoch: Epoch(0), lamport: Lamport(seq), origin };
+        let key = Key::from(seq.to_string().as_str());
+        let (field, content) = (Field::whole_key(), Content::from(&value[..]));
+        let cell = CellWrite { key, field, content, seen: Seen::default() };
+        shard.keep_orphan((stamp, Dot { origin, seq }), cell, output);
+    }
+}
+
+/// Very many orphans at once, and what the log has decided of them, are recorded in pieces that the journal
+/// takes, and come back from them.
+#[test]
+fn very_many_orphans_are_recorded_in_short_pieces() {
+    let mut cluster = Cluster::new(3, strong);
+    cluster.write(0, "k", "1");
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let mut output = Output::default();
+    keep(shard, 1..=80, 1 << 20, &mut output);
+    let dots = (1..=80).map(|seq| (Dot { origin: Origin(9), seq }, true)).collect();
+    shard.receive_decided(Cluster::id(1), dots, &mut output);
+    let longest = output.append.pieces().map(<[u8]>::len).max().unwrap();
+    assert!(longest < 3 << 20, "{longest} bytes");
+    let mut recovery = Recovery::new(1);
+    output.append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+    let (risen, _) = recovery.into_shard(shard.config().clone(), 9);
+    assert_eq!(risen.orphans().filter(|orphan| orphan.adopted).count(), 80);
+    assert!(risen.orphans().eq(shard.orphans()));
+}
+
+/// Orphans are put into a snapshot in slices, of which each is short unless a single one is longer, and what
+/// is kept meanwhile is in the journal behind it.
+#[test]
+fn orphans_are_exported_in_slices() {
+    let mut cluster = Cluster::new(1, strong);
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let mut journal = Output::default();
+    keep(shard, 1..=40, 30_000, &mut journal);
+    keep(shard, 50..=50, 500_000, &mut journal);
+    journal.clear();
+    let mut recovery = Recovery::new(1);
+    let (mut slices, mut next) = (0, Some(Dot { origin: Origin(0), seq: 0 }));
+    while let Some(from) = next {
+        let mut append = Append::default();
+        next = shard.export_orphans(from, 100_000, &mut append);
+        let bytes = append.records.len();
+        assert!(bytes < 140_000 || next.is_none() && bytes < 640_000, "{bytes} bytes");
+        append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+        slices += 1;
+        if slices == 5 {
+            keep(shard, 41..=45, 30_000, &mut journal);
+            keep(shard, 0..=0, 30_000, &mut journal);
+        }
+    }
+    assert!(slices >= 10, "{slices} slices");
+    journal.append.pieces().for_each(|piece| recovery.apply(piece).unwrap());
+    let (risen, _) = recovery.into_shard(shard.config().clone(), 9);
+    assert_eq!(risen.orphans().count(), 47);
+    assert!(risen.orphans().eq(shard.orphans()));
+}
+
+/// Of orphans beyond the number that is kept an event tells, of each one: they are lost.
+#[test]
+fn what_is_not_kept_of_orphans_is_told() {
+    let mut cluster = Cluster::new(1, strong);
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let mut output = Output::default();
+    let most = ORPHANS_MAX as u64;
+    keep(shard, 1..=most, 1, &mut output);
+    output.clear();
+    keep(shard, most..=most + 2, 1, &mut output);
+    let told = output.events.iter().map(|event| match event {
+        Event::Strong(event) => match &**event {
+            StrongEvent::Unkept(orphan) => orphan.dot.seq,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [most + 1, most + 2]);
+    assert_eq!(shard.orphans().count(), ORPHANS_MAX);
 }

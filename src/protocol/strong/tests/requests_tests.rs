@@ -1,7 +1,7 @@
 //! Stories of what clients ask for, through the log and past it.
 
 use super::super::super::message::Message;
-use super::super::requests::Asker;
+use super::super::requests::{Asker, WAITING_MAX};
 use super::*;
 use crate::protocol::boundary::Token;
 use crate::protocol::operation::{Answer, End, Ends, Keys, Lists};
@@ -93,41 +93,77 @@ fn a_voter_with_holes_in_its_records_is_a_new_one() {
 fn many_writes_at_once_are_done_in_their_order() {
     let mut cluster = Cluster::new(4, |config| config.voters = 3);
     assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
-    // The first is nearly all that one entry may take, and what it leaves over is short and fast.
-    let (long, short) = ("v".repeat(1_040_000), "v".repeat(2_000));
     for at in 0..4 {
-        let key = format!("list{at}");
-        let mut output = Output::default();
-        let shard = cluster.shards[at].as_mut().unwrap();
-        let tokens: Vec<_> =
-            (0..20).map(|number| Token(10_000 + 100 * at as u64 + number)).collect();
-        for (number, token) in tokens.iter().enumerate() {
-            let value = format!("{number:02}{}", if number == 0 { &long } else { &short });
-            let elements = vec![Argument(value.as_bytes())];
-            let push =
-                Lists::Push { key: key.as_str().into(), elements, end: End::Right, present: false };
-            let operation = Operation::Lists(push);
-            let moment = Moment { wall: WallTime(5), dice: 0 };
-            let request = Request::Operate { operation: &operation, moment };
-            shard.handle(cluster.now, Input::Request(*token, request), &mut output);
-        }
-        cluster.carry_out(at, output);
-        for token in tokens {
+        for token in push_at_once(&mut cluster, at) {
             let reply = cluster.answer(token);
             assert!(matches!(reply, Reply::Operated { written: Some(_), .. }), "{reply:?}");
         }
-        let range = Operation::Lists(Lists::Range(key.as_str().into(), 0, -1));
-        let token = cluster.operate(at, &range);
-        let Reply::Operated { answer: Answer::Array(values), .. } = cluster.answer(token) else {
-            panic!("no list");
-        };
-        let order = values.iter().map(|value| match value {
-            Answer::Bulk(value) => String::from_utf8_lossy(&value[..2]).into_owned(),
-            other => panic!("{other:?}"),
-        });
-        let sent: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
-        assert_eq!(order.collect::<Vec<_>>(), sent);
+        assert_eq!(pushed(&mut cluster, at), (0..20).collect::<Vec<_>>());
     }
+}
+
+/// Where the first of many writes at once take so long that their outcome is not known, those behind them are
+/// refused: the first may still be done, and then it is all that is.
+#[test]
+fn what_waits_behind_an_unknown_outcome_is_not_done() {
+    let mut cluster = Cluster::new(4, |config| config.voters = 3);
+    assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
+    let voters = [0, 3].map(|at| cluster.shard(at).strong.standing.voter.is_some());
+    assert_eq!(voters, [true, false]);
+    for at in [0, 3] {
+        cluster.on_words(move |from, _, word| match word {
+            Word::Core { .. } if from == at => Passing::Lost,
+            Word::Forward { .. } if from == at => Passing::Waits,
+            _ => Passing::Arrives,
+        });
+        let tokens = push_at_once(&mut cluster, at);
+        let replies: Vec<_> = tokens.into_iter().map(|token| cluster.answer(token)).collect();
+        let unknown =
+            replies.iter().take_while(|it| **it == Reply::Refused(Refusal::Unknown)).count();
+        assert!(unknown > 0 && unknown < 20, "{replies:?}");
+        let busy = |reply: &Reply| *reply == Reply::Refused(Refusal::Busy);
+        assert!(replies[unknown..].iter().all(busy), "{replies:?}");
+        cluster.let_go();
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(pushed(&mut cluster, at), (0..unknown).collect::<Vec<_>>());
+    }
+}
+
+/// Asks a member for twenty pushes to a list of its own at once. The first is nearly all that one entry may
+/// take, and what it leaves over is short and fast.
+fn push_at_once(cluster: &mut Cluster, at: usize) -> Vec<Token> {
+    let key = format!("list{at}");
+    let mut output = Output::default();
+    let shard = cluster.shards[at].as_mut().unwrap();
+    let tokens: Vec<_> = (0..20).map(|number| Token(10_000 + 100 * at as u64 + number)).collect();
+    for (number, token) in tokens.iter().enumerate() {
+        let value = "v".repeat(if number == 0 { 1_040_000 } else { 2_000 });
+        let value = format!("{number:02}{value}");
+        let elements = vec![Argument(value.as_bytes())];
+        let push =
+            Lists::Push { key: key.as_str().into(), elements, end: End::Right, present: false };
+        let operation = Operation::Lists(push);
+        let moment = Moment { wall: WallTime(5), dice: 0 };
+        let request = Request::Operate { operation: &operation, moment };
+        shard.handle(cluster.now, Input::Request(*token, request), &mut output);
+    }
+    cluster.carry_out(at, output);
+    tokens
+}
+
+/// Which of these have been done, in the order of the list.
+fn pushed(cluster: &mut Cluster, at: usize) -> Vec<usize> {
+    let key = format!("list{at}");
+    let range = Operation::Lists(Lists::Range(key.as_str().into(), 0, -1));
+    let token = cluster.operate(at, &range);
+    let Reply::Operated { answer: Answer::Array(values), .. } = cluster.answer(token) else {
+        panic!("no list");
+    };
+    let number = |value: &Answer| match value {
+        Answer::Bulk(value) => String::from_utf8_lossy(&value[..2]).parse().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    values.iter().map(number).collect()
 }
 
 /// A clock that is years ahead, or behind, at one of three voters ends no key early and keeps none for
@@ -163,4 +199,41 @@ fn a_wrong_clock_ends_nobodys_keys() {
             assert_eq!(cluster.value(0, &key), None, "{ahead:?}");
         }
     }
+}
+
+/// While as many requests are held as may be, those that are refused cost next to nothing: what waits is
+/// counted anew now and then, not for each. All that were held go on when the switch is over.
+#[test]
+fn refusing_very_many_requests_is_cheap() {
+    let mut cluster = Cluster::new(3, plain);
+    cluster.on_words(|_, _, word| match word {
+        Word::Drained { .. } => Passing::Waits,
+        _ => Passing::Arrives,
+    });
+    let wish = cluster.wish(0, Mode::Strong, &[]);
+    cluster.until("the drain", |cluster| cluster.shard(0).posture() == Posture::Held);
+    let set = Request::Set { key: b"k", value: b"v" };
+    let mut output = Output::default();
+    let ask = |cluster: &mut Cluster, output: &mut Output, token| {
+        let now = cluster.now;
+        let shard = cluster.shards[0].as_mut().unwrap();
+        shard.handle(now, Input::Request(Token(1 << 40 | token), set), output);
+    };
+    (0..WAITING_MAX as u64).for_each(|token| ask(&mut cluster, &mut output, token));
+    assert!(output.reply.is_empty(), "all are held");
+    for look in 0..3 {
+        let before = cluster.shard(0).strong.requests.counts;
+        (0..10_000).for_each(|token| ask(&mut cluster, &mut output, 1 << 20 | token));
+        assert!(output.reply.drain(..).all(|(_, reply)| reply == Reply::Refused(Refusal::Busy)));
+        assert_eq!(cluster.shard(0).strong.requests.counts, before + 1, "look {look}");
+        cluster.now = cluster.now + LOOK_INTERVAL;
+    }
+    cluster.carry_out(0, output);
+    cluster.let_go();
+    assert_eq!(cluster.switched(wish), Switched::Done { epoch: Epoch(1) });
+    cluster.pass(Duration::from_secs(2));
+    let replies =
+        (0..WAITING_MAX as u64).filter_map(|token| cluster.replies.get(&Token(1 << 40 | token)));
+    let written = replies.filter(|reply| matches!(reply, Reply::Written { .. }));
+    assert_eq!(written.count(), WAITING_MAX);
 }

@@ -1,7 +1,9 @@
 //! Voters that come and go, and what they keep.
 
+use std::ops::Range;
+
 use super::*;
-use crate::protocol::record::Append;
+use crate::protocol::record::{self, Append, PIECE_BYTES_MAX, Record};
 use crate::protocol::recovery::Recovery;
 use crate::protocol::time::WallTime;
 
@@ -129,7 +131,7 @@ fn the_records_of_the_log_are_exported_in_pieces() {
     let mut append = Append::default();
     shard.export_life(&mut append);
     shard.export_head(&mut append);
-    shard.export_strong(&mut append);
+    shard.export_strong(&mut append).export(&mut append);
     let pieces: Vec<_> = append.pieces().collect();
     let longest = pieces.iter().map(|piece| piece.len()).max().unwrap();
     assert!(pieces.len() >= 3 && longest < 3 << 20, "{} of {longest} bytes", pieces.len());
@@ -143,6 +145,55 @@ fn the_records_of_the_log_are_exported_in_pieces() {
         let (risen_number, risen_records) = &risen.strong.recovered;
         assert_eq!((*risen_number, &risen_records[..]), (number, records));
     }
+}
+
+/// What all slots under way hold may be more than the journal takes in one piece when the log is cut: it is
+/// recorded in several, and a voter comes back with what was before, or with all of it.
+#[test]
+fn a_checkpoint_of_very_many_bytes_replaces_what_was_before_as_a_whole_or_not_at_all() {
+    let mut cluster = Cluster::new(3, strong);
+    cluster.write(0, "k", "1");
+    let value = "v".repeat(15 << 20);
+    let tokens: Vec<_> = (0..6).map(|at| cluster.set(at % 3, "k", &value)).collect();
+    for token in tokens {
+        let reply = cluster.answer(token);
+        assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
+    }
+    let units = (0..3).flat_map(|at| units(&cluster.disks[at]).map(move |unit| (at, unit)));
+    let bytes_of = |at: usize, unit: &Range<usize>| -> usize {
+        cluster.disks[at][unit.clone()].iter().map(Vec::len).sum()
+    };
+    let (at, unit) = units.max_by_key(|(at, unit)| bytes_of(*at, unit)).unwrap();
+    let bytes = bytes_of(at, &unit);
+    assert!(bytes > PIECE_BYTES_MAX, "{bytes} bytes in {unit:?}");
+    let recovered = |pieces| {
+        let mut recovery = Recovery::new(1);
+        cluster.disks[at][..pieces].iter().for_each(|piece| recovery.apply(piece).unwrap());
+        recovery.into_shard(cluster.shard(at).config().clone(), 9).0.strong.recovered
+    };
+    let (before, after) = (recovered(unit.start), recovered(unit.end));
+    assert!(after.0 > before.0 && after.1 != before.1);
+    for end in [unit.start + 1, unit.end - 1] {
+        assert_eq!(recovered(end), before);
+    }
+    (0..3).for_each(|at| cluster.stop(at));
+    (0..3).for_each(|at| cluster.start(at));
+    cluster.write(1, "k", "2");
+    assert_eq!(cluster.value(2, "k").as_deref(), Some("2"));
+    cluster.converge();
+}
+
+/// The pieces of each unit that is in several.
+fn units(disk: &[Vec<u8>]) -> impl Iterator<Item = Range<usize>> {
+    let goes_on = |piece: &Vec<u8>| {
+        matches!(record::read(piece, &mut None).next(), Some(Ok(Record::UnitGoesOn)))
+    };
+    let later: Vec<bool> = disk.iter().map(goes_on).chain([false]).collect();
+    let begins = (0..disk.len()).filter(|at| !later[*at] && later[at + 1]).collect::<Vec<_>>();
+    begins.into_iter().map(move |at| {
+        let count = later[at + 1..].iter().take_while(|goes_on| **goes_on).count();
+        at..at + 1 + count
+    })
 }
 
 /// A member that waits for a seat does not follow: if others get the seats, the log tells it nothing more, and
