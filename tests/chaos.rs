@@ -42,6 +42,8 @@ mod site;
 mod strong;
 #[path = "chaos/strong_clients.rs"]
 mod strong_clients;
+#[path = "chaos/switches.rs"]
+mod switches;
 
 use std::env;
 use std::sync::atomic::Ordering;
