@@ -38,6 +38,8 @@ mod resources;
 mod sealed;
 #[path = "chaos/site.rs"]
 mod site;
+#[path = "chaos/strangers.rs"]
+mod strangers;
 #[path = "chaos/strong.rs"]
 mod strong;
 #[path = "chaos/strong_clients.rs"]

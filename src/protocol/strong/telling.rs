@@ -68,7 +68,9 @@ impl Shard {
             let opened = (self.strong.ledger().opened.is_some(), theirs.opened.is_some());
             match opened {
                 (true, true) => {
-                    self.tell_strong(StrongEvent::Strangers { peer }, output);
+                    let voters = |ledger: &Ledger| ledger.seats.values().copied().collect();
+                    let (ours, theirs) = (voters(self.strong.ledger()), voters(&theirs));
+                    self.tell_strong(StrongEvent::Strangers { peer, ours, theirs }, output);
                     self.quarantine(peer, Misdeed::Stranger, output);
                     return false;
                 }
