@@ -21,7 +21,7 @@ pub struct Knows {
     /// The group that the sender has consented to.
     charter: Charter,
     /// How far it has come, if it has begun.
-    ledger: Option<Ledger>,
+    pub(super) ledger: Option<Ledger>,
     /// The number of the last record that the sender has heard of from the receiver, as a voter.
     heard: Option<(Voter, u64)>,
     /// What the sender's clock shows.
