@@ -38,10 +38,14 @@ mod resources;
 mod sealed;
 #[path = "chaos/site.rs"]
 mod site;
+#[path = "chaos/strangers.rs"]
+mod strangers;
 #[path = "chaos/strong.rs"]
 mod strong;
 #[path = "chaos/strong_clients.rs"]
 mod strong_clients;
+#[path = "chaos/switches.rs"]
+mod switches;
 
 use std::env;
 use std::sync::atomic::Ordering;

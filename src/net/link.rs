@@ -293,7 +293,12 @@ impl Link {
         };
         let mut gate = self.gate.lock();
         if std::mem::replace(&mut *gate, Gate::Shut) == Gate::Open {
-            log::info!("link down: {} at {}: {reason}", self.name, self.address);
+            // Whoever is sent away by a peer has to hear why: the peer alone may have seen it.
+            let level = match ending.refused() {
+                Some(_) => log::Level::Warn,
+                None => log::Level::Info,
+            };
+            log::log!(level, "link down: {} at {}: {reason}", self.name, self.address);
             (self.handler)(net, NetEvent::Down { peer: self.peer, reason });
         }
         drop(gate);

@@ -196,7 +196,8 @@ pub enum Misdeed {
     },
     /// It belongs to another group of voters, and both have been in use.
     #[error(
-        "it belongs to another cluster in strong mode: its log and ours cannot become one; give one of the two clusters another name, or empty directories"
+        "two clusters that have both been in strong mode cannot become one; give one of the two another \
+         name, or empty directories"
     )]
     Stranger,
     /// A version vector with more origins than a correct one can have.

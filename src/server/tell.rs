@@ -102,8 +102,10 @@ impl Inner {
                  number"
             ),
             StrongEvent::Seated { nodes } => log::info!("the voters are {nodes:?}"),
-            StrongEvent::Strangers { peer } => log::error!(
-                "{peer:?} belongs to another cluster in strong mode: the two cannot become one"
+            StrongEvent::Strangers { peer, ours, theirs } => log::error!(
+                "the cluster with the voters {ours:?}, which is this one, has met that of {peer:?} \
+                 with the voters {theirs:?}: both have been in strong mode, so they cannot become \
+                 one, and each goes on by itself"
             ),
             StrongEvent::Orphaned(orphan) => log::warn!(
                 "{} of {} does not count: it was not known to the others when the epoch began; see \

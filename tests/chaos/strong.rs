@@ -50,7 +50,7 @@ enum Mode {
 }
 
 /// What clients do while there are faults.
-fn load(clients: usize) -> Load {
+pub(crate) fn load(clients: usize) -> Load {
     Load {
         clients,
         plain: 4,

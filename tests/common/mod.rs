@@ -222,6 +222,18 @@ impl NodeProcess {
         (status, self.output().split_off(before))
     }
 
+    /// Starts it again as it was and waits for nothing.
+    pub(crate) fn start_unawaited(&mut self) {
+        // It stays behind after a kill.
+        let _ = fs::remove_file(self.folder.path().join("ready"));
+        self.child = self.launch.spawn(self.folder.path(), &[]);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours")
+    }
+
     /// Ends it in order, and waits for that.
     pub(crate) fn end(&mut self) {
         let id = self.child.id().to_string();
@@ -232,7 +244,8 @@ impl NodeProcess {
         assert!(status.success(), "{} ended with {status}", self.launch.name);
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until its doors are open.
+    pub(crate) fn wait_until_ready(&mut self) {
         let ready = self.folder.path().join("ready");
         let text = eventually("a node to open its doors", || {
             if let Some(status) = self.child.try_wait().expect("a child of ours") {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use event_listener::{Event as Signal, EventListener};
 use mio::net::TcpStream;
 use parking_lot::Mutex;
 
@@ -32,6 +33,9 @@ pub struct Card {
     closing: AtomicBool,
     /// Whether it waits for peers, as with WAIT.
     blocked: AtomicBool,
+    /// Ends its waiting, and whether it is told so.
+    released: Signal,
+    released_by_error: AtomicBool,
     /// To how many channels and patterns it has subscribed.
     subscriptions: [AtomicUsize; 2],
     told: Mutex<Told>,
@@ -97,6 +101,16 @@ impl Card {
     /// Notes whether the client waits for peers.
     pub(super) fn waits(&self, waits: bool) {
         self.blocked.store(waits, Ordering::Relaxed);
+    }
+
+    /// Hears when its waiting is to end.
+    pub(super) fn released(&self) -> EventListener {
+        self.released.listen()
+    }
+
+    /// Whether the client is told that somebody ended its waiting.
+    pub(super) fn is_released_by_error(&self) -> bool {
+        self.released_by_error.load(Ordering::Acquire)
     }
 
     fn is_blocked(&self) -> bool {
@@ -200,6 +214,8 @@ impl Clients {
             stream,
             closing: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            released: Signal::new(),
+            released_by_error: AtomicBool::new(false),
             subscriptions: Default::default(),
             told: Mutex::new(told),
         });
@@ -220,6 +236,18 @@ impl Clients {
     /// How many of them wait for peers.
     pub fn blocked(&self) -> usize {
         self.cards.lock().values().filter(|card| card.is_blocked()).count()
+    }
+
+    /// Ends the waiting of a client, which is told so with an error or answered as if its time were over;
+    /// whether it did wait.
+    pub(super) fn unblock(&self, id: u64, by_error: bool) -> bool {
+        let Some(card) = self.cards.lock().get(&id).cloned() else { return false };
+        let waits = card.is_blocked();
+        if waits {
+            card.released_by_error.store(by_error, Ordering::Release);
+            card.released.notify(usize::MAX);
+        }
+        waits
     }
 
     /// Answers `CLIENT INFO`.

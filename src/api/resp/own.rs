@@ -6,18 +6,18 @@
 //! waits until the write is there, so that a client which goes from peer to peer reads its own writes.
 //! The stamp says where the write stands in the order; to find it, what follows the `@` is enough.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::door::Shared;
 use super::keys::Batch;
 use super::parse::{Arguments, integer};
 use super::reply::Replies;
-use super::session::{Until, Wait};
+use super::session::{Found, Until, Wait};
 use crate::protocol::id::Origin;
 use crate::protocol::operation::Mode;
 use crate::protocol::stamp::{Dot, Stamp};
 use crate::protocol::why::{Loser, Standing, Writer};
-use crate::server::Holder;
+use crate::server::{Holder, Node};
 
 /// How long `QUORUMOR.TRACE` waits for the answers of peers: many round trips on any link.
 const TRACE_PATIENCE: Duration = Duration::from_secs(1);
@@ -252,6 +252,16 @@ pub(super) fn digest(batch: &mut Batch<'_>, replies: &mut Replies) {
         replies.bulk_integer(held.dense());
         replies.bulk("last");
         replies.bulk_integer(held.last());
+    }
+}
+
+/// Finds out what a client waits for.
+pub(super) async fn find_out(node: &Node, until: Until, deadline: Option<Instant>) -> Found {
+    match until {
+        Until::Peers(None, _) => Found::Count(0),
+        Until::Peers(Some(dot), peers) => Found::Count(node.wait(dot, peers, deadline).await),
+        Until::Here(dot) => Found::Count(usize::from(node.hold(dot, deadline).await)),
+        Until::Everywhere(dot) => Found::Holders(node.holders(dot, deadline).await),
     }
 }
 

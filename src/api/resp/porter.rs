@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_std::task;
+use futures_lite::future;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token as Source};
 use socket2::{SockRef, TcpKeepalive};
@@ -33,9 +34,9 @@ use super::completions::{Completion, Completions, Key};
 use super::connection::{Connection, Turn};
 use super::door::Shared;
 use super::keys::Batch;
-use super::pubsub;
 use super::reply::Replies;
 use super::session::{Found, Until, Wait};
+use super::{own, pubsub};
 use crate::protocol::boundary::Token;
 use crate::protocol::change::Changes;
 use crate::protocol::message::Published;
@@ -60,6 +61,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client that waits for peers may have closed its side before it is forgotten: it may only
 /// have said that it sends no more.
 const WAIT_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a client whose waiting is ended still waits for answers of peers, so that it is told what is
+/// so and not nothing: many round trips of a LAN.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// How long the door rests while the disk is too far behind.
 const CROWDED_PAUSE: Duration = Duration::from_millis(5);
@@ -473,15 +478,19 @@ impl Porter {
         }
         let deadline = wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (key, completions) = (connection.key(place), Arc::clone(&self.completions));
+        let (card, released) = (Arc::clone(&connection.card), connection.card.released());
         connection.asks(task::spawn(async move {
-            let found = match wait.until {
-                Until::Peers(None, _) => Found::Count(0),
-                Until::Peers(Some(dot), peers) => {
-                    Found::Count(node.wait(dot, peers, deadline).await)
+            let unblocked = async {
+                released.await;
+                match card.is_released_by_error() {
+                    true => Found::Unblocked,
+                    false => {
+                        own::find_out(&node, wait.until, Instant::now().checked_add(LAST_LOOK))
+                            .await
+                    }
                 }
-                Until::Here(dot) => Found::Count(usize::from(node.hold(dot, deadline).await)),
-                Until::Everywhere(dot) => Found::Holders(node.holders(dot, deadline).await),
             };
+            let found = future::or(own::find_out(&node, wait.until, deadline), unblocked).await;
             completions.push(Completion::Found(key, found));
         }));
         if connection.is_left_asking() {

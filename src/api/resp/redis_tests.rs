@@ -25,14 +25,14 @@ use crate::protocol::time::WallTime;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Redis of our own, which ends with the test.
-struct Redis {
+pub(super) struct Redis {
     process: Child,
     stream: BufReader<TcpStream>,
     folder: tempfile::TempDir,
 }
 
 impl Redis {
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // A port that the system has just given out is free.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -52,7 +52,7 @@ impl Redis {
         Some(Self { process, stream: BufReader::new(stream), folder })
     }
 
-    fn ask(&mut self, request: &[u8]) -> Told {
+    pub(super) fn ask(&mut self, request: &[u8]) -> Told {
         self.stream.get_mut().write_all(request).unwrap();
         Told::read(&mut self.stream)
     }
@@ -68,14 +68,14 @@ impl Drop for Redis {
 
 /// A reply.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+pub(super) enum Told {
     Line(String),
     Bytes(Option<Vec<u8>>),
     All(Option<Vec<Told>>),
 }
 
 impl Told {
-    fn read(source: &mut impl BufRead) -> Self {
+    pub(super) fn read(source: &mut impl BufRead) -> Self {
         let mut line = String::new();
         source.read_line(&mut line).unwrap();
         let line = line.trim_end();
@@ -341,6 +341,9 @@ const TEMPLATES: &[(&str, usize)] = &[
     ("zremrangebylex KEY LEX LEX", 0),
     ("hscan KEY 0", 2),
     ("object encoding NAME", 0),
+    ("object refcount NAME", 0),
+    ("object freq KEY", 0),
+    ("object idletime NAME", 0),
 ];
 
 /// Law: whatever is asked in whatever order, strong mode answers what Redis answers.

@@ -85,6 +85,8 @@ pub enum Found {
     Count(usize),
     /// Who holds it.
     Holders(Vec<Holder>),
+    /// Nobody knows: somebody has ended the waiting with `CLIENT UNBLOCK`.
+    Unblocked,
 }
 
 /// Whether the client gets replies, as it chose with `CLIENT REPLY`.
@@ -205,6 +207,9 @@ impl Session {
             match found {
                 Found::Count(count) => replies.count(*count),
                 Found::Holders(holders) => own::reply_holders(holders, replies),
+                Found::Unblocked => {
+                    replies.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                }
             }
         }
         self.replied();
@@ -370,6 +375,7 @@ impl Session {
             }
             Verb::Reset => self.reset(shared, replies),
             Verb::Select => select(arguments, replies),
+            Verb::Swapdb => swap(arguments, replies),
             Verb::Info => replies.verbatim(&info::text(shared, arguments.skip(1))),
             Verb::Time => time(replies),
             Verb::Role => own::role(replies),
@@ -658,6 +664,16 @@ fn select(arguments: Arguments<'_>, replies: &mut Replies) {
         Some(0) => replies.ok(),
         Some(_) => replies.error("ERR DB index is out of range"),
         None => replies.error("ERR value is not an integer or out of range"),
+    }
+}
+
+/// `SWAPDB index index`: the one database can be swapped with itself.
+fn swap(arguments: Arguments<'_>, replies: &mut Replies) {
+    match (integer(arguments.at(1)), integer(arguments.at(2))) {
+        (None, _) => replies.error("ERR invalid first DB index"),
+        (_, None) => replies.error("ERR invalid second DB index"),
+        (Some(0), Some(0)) => replies.ok(),
+        _ => replies.error("ERR DB index is out of range"),
     }
 }
 

@@ -17,11 +17,14 @@ const WRITE_MEMORY: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
 const WRITE_MEMORY_FAST: Flags = WRITE_MEMORY.and(Flags::FAST);
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
-const TOGETHER: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
+const EXECUTES: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
+const TOGETHER: Flags = EXECUTES.and(Flags::FAST).and(Flags::ALLOW_BUSY);
 const ALWAYS_FAST: Flags = ALWAYS.and(Flags::FAST);
 const DOOR: Flags = ALWAYS_FAST.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
 const ABOUT_CLIENT: Flags = ALWAYS.and(Flags::NOSCRIPT);
 const ABOUT_TOPICS: Flags = ABOUT_CLIENT.and(Flags::PUBSUB);
+/// What Redis lets scripts call, too.
+const ADMIN_SCRIPT: Flags = ALWAYS.and(Flags::ADMIN);
 const ADMIN: Flags = ALWAYS.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 
 /// Describes a command: what it does, its name, arity (negative: at least), flags, and where it
@@ -200,7 +203,7 @@ pub(super) static SERVED: &[Command] = &[
     on(sorted::zrandmember, "zrandmember", -2, READ, Sorted, "6.2.0", "Returns members at random."),
     on(sorted::zscan, "zscan", -3, READ, Sorted, "2.8.0", "Returns the members, a few per call."),
     row(Verb::Multi, "multi", 1, TOGETHER, Together, "1.2.0", "Begins a transaction."),
-    row(Verb::Exec, "exec", 1, TOGETHER, Together, "1.2.0", "Executes a transaction."),
+    row(Verb::Exec, "exec", 1, EXECUTES, Together, "1.2.0", "Executes a transaction."),
     row(Verb::Discard, "discard", 1, TOGETHER, Together, "2.0.0", "Drops a transaction."),
     row(Verb::Watch, "watch", -2, TOGETHER, Together, "2.2.0", "Lets the next transaction depend on keys.").all_keys(1),
     row(Verb::Unwatch, "unwatch", 1, TOGETHER, Together, "2.2.0", "Lets it depend on nothing."),
@@ -239,6 +242,7 @@ pub(super) static SERVED: &[Command] = &[
         .with(COMMAND),
     row(Verb::Config, "config", -2, Flags::NONE, Server, "2.0.0", "Shows the settings.").with(CONFIG),
     row(Verb::Memory, "memory", -2, Flags::NONE, Server, "4.0.0", "About memory.").with(MEMORY),
+    row(Verb::Swapdb, "swapdb", 3, WRITE_FAST, Server, "4.0.0", "Accepts 0 and 0: there is one database."),
     row(Verb::Module, "module", -2, Flags::NONE, Server, "4.0.0", "About modules.").with(MODULE),
 ];
 
@@ -264,6 +268,8 @@ static CLIENT: &[Command] = &[
         .taking("(ON|OFF)"),
     row(Verb::ClientToggle, "client|no-touch", 3, ABOUT_CLIENT, Connection, "7.2.0", "Accepted: reads leave no trace here.")
         .taking("(ON|OFF)"),
+    row(Verb::ClientPause, "client|pause", -3, ADMIN, Connection, "3.0.0", "Refused: one peer would fall silent while others go on.")
+        .taking("<timeout> [WRITE|ALL]"),
     row(Verb::ClientReply, "client|reply", 3, ABOUT_CLIENT, Connection, "3.2.0", "Chooses whether this connection gets replies.")
         .taking("(ON|OFF|SKIP)"),
     row(Verb::ClientSetinfo, "client|setinfo", 4, ABOUT_CLIENT, Connection, "7.2.0", "Names the client's library.")
@@ -273,8 +279,9 @@ static CLIENT: &[Command] = &[
     row(Verb::ClientTracking, "client|tracking", -3, ABOUT_CLIENT, Connection, "6.0.0", "Accepts OFF: what clients cache is not tracked.")
         .taking("(ON|OFF)"),
     row(Verb::ClientTrackinginfo, "client|trackinginfo", 2, ABOUT_CLIENT, Connection, "6.2.0", "Answers that nothing is tracked."),
-    row(Verb::ClientUnblock, "client|unblock", -3, ADMIN, Connection, "5.0.0", "Answers that nobody is blocked.")
+    row(Verb::ClientUnblock, "client|unblock", -3, ADMIN, Connection, "5.0.0", "Ends the waiting of a connection.")
         .taking("<clientid> [TIMEOUT|ERROR]"),
+    row(Verb::ClientUnpause, "client|unpause", 2, ADMIN, Connection, "6.2.0", "Does nothing: nobody is ever paused."),
 ];
 
 #[rustfmt::skip]
@@ -304,7 +311,11 @@ static CONFIG: &[Command] = &[
 
 #[rustfmt::skip]
 static MEMORY: &[Command] = &[
+    row(Verb::MemoryDoctor, "memory|doctor", 2, Flags::NONE, Server, "4.0.0", "Says what is counted, and how close that is to the limit."),
     row(Verb::MemoryHelp, "memory|help", 2, ALWAYS, Server, "5.0.0", HELP_SUMMARY),
+    row(Verb::MemoryMallocStats, "memory|malloc-stats", 2, Flags::NONE, Server, "4.0.0", "Answers that the allocator tells nothing."),
+    row(Verb::MemoryPurge, "memory|purge", 2, Flags::NONE, Server, "4.0.0", "Does nothing: the allocator gives back by itself."),
+    row(Verb::MemoryStats, "memory|stats", 2, Flags::NONE, Server, "4.0.0", "Returns what the keys take together."),
     on(keys::memory_usage, "memory|usage", -3, READ, Server, "4.0.0", "Estimates the bytes that a key takes.")
         .taking("<key> [SAMPLES <count>]")
         .second_key(),
@@ -315,7 +326,16 @@ static OBJECT: &[Command] = &[
     on(keys::object_encoding, "object|encoding", 3, READ, Generic, "2.2.3", "Names an encoding that Redis has for values of this kind.")
         .taking("<key>")
         .second_key(),
+    on(keys::object_freq, "object|freq", 3, READ, Generic, "4.0.0", "Refused as by a Redis that does not evict by frequency.")
+        .taking("<key>")
+        .second_key(),
     row(Verb::ObjectHelp, "object|help", 2, ALWAYS, Generic, "6.2.0", HELP_SUMMARY),
+    on(keys::object_idletime, "object|idletime", 3, READ, Generic, "2.2.3", "Refused: a read leaves no trace.")
+        .taking("<key>")
+        .second_key(),
+    on(keys::object_refcount, "object|refcount", 3, READ, Generic, "2.2.3", "Answers 1: each value is its key's own.")
+        .taking("<key>")
+        .second_key(),
 ];
 
 #[rustfmt::skip]
@@ -330,11 +350,11 @@ static PUBSUB: &[Command] = &[
 
 #[rustfmt::skip]
 static SLOWLOG: &[Command] = &[
-    row(Verb::SlowlogGet, "slowlog|get", -2, ADMIN, Server, "2.2.12", "Answers that there are none.")
+    row(Verb::SlowlogGet, "slowlog|get", -2, ADMIN_SCRIPT, Server, "2.2.12", "Answers that there are none.")
         .taking("[<count>]"),
     row(Verb::SlowlogHelp, "slowlog|help", 2, ALWAYS, Server, "6.2.0", HELP_SUMMARY),
-    row(Verb::SlowlogLen, "slowlog|len", 2, ADMIN, Server, "2.2.12", "Answers that there are none."),
-    row(Verb::SlowlogReset, "slowlog|reset", 2, ADMIN, Server, "2.2.12", "Does nothing."),
+    row(Verb::SlowlogLen, "slowlog|len", 2, ADMIN_SCRIPT, Server, "2.2.12", "Answers that there are none."),
+    row(Verb::SlowlogReset, "slowlog|reset", 2, ADMIN_SCRIPT, Server, "2.2.12", "Does nothing."),
 ];
 
 #[rustfmt::skip]
@@ -384,7 +404,7 @@ pub(super) static NOT_YET: &[&str] = &[
     "restore", "restore-asking", "save", "script",
     "shutdown", "slaveof",
     "sort", "sort_ro", "spublish",
-    "ssubscribe", "sunsubscribe", "swapdb", "sync",
+    "ssubscribe", "sunsubscribe", "sync",
     "xack", "xadd", "xautoclaim", "xclaim", "xdel", "xgroup", "xinfo", "xlen",
     "xpending", "xrange", "xread", "xreadgroup", "xrevrange", "xsetid", "xtrim",
     "zdiff", "zdiffstore", "zinter", "zintercard", "zinterstore",
@@ -396,10 +416,8 @@ pub(super) static NOT_YET: &[&str] = &[
 #[rustfmt::skip]
 pub(super) static NOT_YET_WITHIN: &[&str] = &[
     "acl|deluser", "acl|dryrun", "acl|genpass", "acl|getuser", "acl|load", "acl|log", "acl|save", "acl|setuser",
-    "client|caching", "client|pause", "client|unpause",
+    "client|caching",
     "command|getkeysandflags",
-    "memory|doctor", "memory|malloc-stats", "memory|purge", "memory|stats",
     "module|load", "module|loadex", "module|unload",
-    "object|freq", "object|idletime", "object|refcount",
     "pubsub|shardchannels", "pubsub|shardnumsub",
 ];

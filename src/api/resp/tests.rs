@@ -12,6 +12,7 @@ use crate::net::NodeIdentity;
 use crate::protocol::cell::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::server::{Node, NodeConfig};
 
+mod beside_redis_tests;
 mod own_tests;
 mod pubsub_tests;
 mod tools_tests;

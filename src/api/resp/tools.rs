@@ -9,6 +9,7 @@ use super::door::Shared;
 use super::parse::{Arguments, integer};
 use super::reply::Replies;
 use super::{config, describe};
+use crate::server::Status;
 
 /// Answers a command of a container; `rest` is what follows the subcommand's name.
 pub(super) fn answer(
@@ -61,10 +62,13 @@ pub(super) fn answer(
             replies.array(0);
         }
         Verb::ClientGetredir => replies.integer(-1),
-        Verb::ClientUnblock => match integer(rest.at(0)) {
-            Some(_) => replies.integer(0),
-            None => replies.error("ERR value is not an integer or out of range"),
-        },
+        Verb::ClientUnblock => unblock(shared, rest, replies),
+        Verb::ClientPause => pause(rest, replies),
+        Verb::ClientUnpause | Verb::MemoryPurge => replies.ok(),
+        Verb::MemoryDoctor => replies.verbatim(&doctor(&shared.node().status())),
+        // Redis' words where its allocator is not the one that it knows.
+        Verb::MemoryMallocStats => replies.bulk("Stats not supported for the current allocator"),
+        Verb::MemoryStats => memory(&shared.node().status(), replies),
         // What is left is a container's HELP.
         _ => describe::reply_help(command.container(), replies),
     }
@@ -76,10 +80,83 @@ fn slowlog(rest: Arguments<'_>, replies: &mut Replies) {
         (0, _) => replies.array(0),
         (1, Some(Some(-1..))) => replies.array(0),
         (1, _) => replies.error("ERR count should be greater than or equal to -1"),
-        _ => replies.error(
-            "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.",
+        _ => reply_arguments("GET", "SLOWLOG", replies),
+    }
+}
+
+/// `CLIENT UNBLOCK clientid [TIMEOUT|ERROR]`: whoever waits is answered as if its time were over, or told
+/// that somebody ended its waiting.
+fn unblock(shared: &Shared, rest: Arguments<'_>, replies: &mut Replies) {
+    let by_error = match (rest.len(), rest.at(1).to_ascii_lowercase().as_slice()) {
+        (1, _) | (2, b"timeout") => false,
+        (2, b"error") => true,
+        (2, _) => {
+            return replies.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        }
+        _ => return reply_arguments("UNBLOCK", "CLIENT", replies),
+    };
+    let Some(id) = integer(rest.at(0)) else {
+        return replies.error("ERR value is not an integer or out of range");
+    };
+    let unblocked = u64::try_from(id).is_ok_and(|id| shared.clients().unblock(id, by_error));
+    replies.integer(i64::from(unblocked));
+}
+
+/// `CLIENT PAUSE timeout [WRITE|ALL]`, of which only no time at all is granted.
+fn pause(rest: Arguments<'_>, replies: &mut Replies) {
+    match (rest.len(), rest.at(1).to_ascii_lowercase().as_slice()) {
+        (1, _) | (2, b"write" | b"all") => {}
+        (2, _) => return replies.error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
+        _ => return reply_arguments("PAUSE", "CLIENT", replies),
+    }
+    match integer(rest.at(0)) {
+        None => replies.error("ERR timeout is not an integer or out of range"),
+        Some(..0) => replies.error("ERR timeout is negative"),
+        Some(0) => replies.ok(),
+        Some(_) => replies.error(
+            "ERR 'CLIENT PAUSE' is not supported by Quorumor: this peer would fall silent while the others \
+             go on. A switch of the mode holds requests at all of them by itself; a peer that is to take \
+             none is ended",
         ),
     }
+}
+
+/// `MEMORY DOCTOR`.
+fn doctor(node: &Status) -> String {
+    let bytes = node.memory_bytes;
+    let told =
+        "what keys, values and their bookkeeping take is counted; the allocator is not looked into";
+    match node.memory_bytes_max {
+        None => format!("{bytes} bytes, without a limit: {told}.\n"),
+        Some(max) if bytes >= max - max / 10 => format!(
+            "{bytes} bytes of {max}: {told}. From the limit on writes are refused with OOM: delete keys, or \
+             raise maxmemory at every peer.\n"
+        ),
+        Some(max) => format!("{bytes} bytes of {max}: {told}.\n"),
+    }
+}
+
+/// `MEMORY STATS`: of what Redis tells that which is counted here.
+fn memory(node: &Status, replies: &mut Replies) {
+    let per_key = node.memory_bytes.checked_div(node.keys).unwrap_or(0);
+    let figures = [
+        ("total.allocated", node.memory_bytes),
+        ("keys.count", node.keys),
+        ("keys.bytes-per-key", per_key),
+        ("dataset.bytes", node.memory_bytes),
+    ];
+    replies.map(figures.len());
+    for (name, figure) in figures {
+        replies.bulk(name);
+        replies.count(figure);
+    }
+}
+
+/// Says that a subcommand takes fewer arguments, in Redis' words.
+fn reply_arguments(name: &str, container: &str, replies: &mut Replies) {
+    replies.error(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
+    ));
 }
 
 /// `CLIENT TRACKING ON|OFF`: whoever wants to be told what to forget learns that nobody will.

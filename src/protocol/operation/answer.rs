@@ -95,6 +95,15 @@ pub enum Refused {
     /// There is nothing in a position.
     #[error("ERR the reply would be longer than allowed; ask for less at a time")]
     TooMuch,
+    /// Nobody counts how often a key is used.
+    #[error(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+         switching between policies at runtime LRU and LFU data will take some time to adjust."
+    )]
+    NoFrequency,
+    /// Nobody notes when a key is used.
+    #[error("ERR idle time not tracked: a read leaves no trace here, and nothing is evicted")]
+    NoIdleTime,
 }
 
 /// Why a command needs an order between peers.

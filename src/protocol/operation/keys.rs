@@ -123,6 +123,23 @@ pub enum Keys<'a> {
     },
     /// FLUSHALL and FLUSHDB.
     Flush,
+    /// OBJECT with what there is nothing to tell of.
+    Inside {
+        #[serde(borrow)]
+        key: Word<'a>,
+        wanted: Inside,
+    },
+}
+
+/// What OBJECT tells about the inside of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Inside {
+    /// How many share it: each value is its key's own.
+    References,
+    /// How often it is used, which is not noted.
+    Frequency,
+    /// For how long it has not been used, which is not noted.
+    IdleTime,
 }
 
 impl<'a> Keys<'a> {
@@ -159,6 +176,7 @@ impl<'a> Keys<'a> {
             | Self::Persist(key)
             | Self::Encoding(key)
             | Self::Memory(key)
+            | Self::Inside { key, .. }
             | Self::Expire { key, .. }
             | Self::TimeToLive { key, .. }
             | Self::ExpireTime { key, .. } => vec![*key],
@@ -217,6 +235,12 @@ impl<'a> Keys<'a> {
                 None => Answer::Nil,
                 Some(_) => Answer::count(key.len() + shown.bytes()),
             }),
+            Self::Inside { key, wanted } => match (desk.kind(key), wanted) {
+                (None, _) => Answer::Nil,
+                (_, Inside::References) => Answer::Integer(1),
+                (_, Inside::Frequency) => return Err(Refused::NoFrequency),
+                (_, Inside::IdleTime) => return Err(Refused::NoIdleTime),
+            },
             Self::Size => {
                 let now = desk.now();
                 Answer::count(desk.store().map_or(0, |store| store.keys_shown(now)))

@@ -52,7 +52,7 @@ use super::time::WallTime;
 pub use answer::{Answer, Refused, Why};
 use desk::Desk;
 pub use hashes::Hash;
-pub use keys::{Ends, Keys, Only};
+pub use keys::{Ends, Inside, Keys, Only};
 pub use lists::{End, Lists};
 pub use number::{float, integer};
 pub use part::Part;

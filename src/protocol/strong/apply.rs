@@ -76,9 +76,16 @@ impl Shard {
         self.applied_more(output);
     }
 
-    fn apply_slot(&mut self, now: Time, slot: u64, entries: Vec<Bytes>, output: &mut Output) {
+    pub(super) fn apply_slot(
+        &mut self,
+        now: Time,
+        slot: u64,
+        entries: Vec<Bytes>,
+        output: &mut Output,
+    ) {
         output.append.hold();
         self.strong.slot_bytes = 0;
+        self.strong.applying = true;
         self.strong.standing.ledger.slot = slot + 1;
         for bytes in entries {
             let Some(entry) = Entry::decode(&bytes) else { continue };
@@ -94,6 +101,20 @@ impl Shard {
             false => self.record_applied(output),
         }
         output.append.release();
+        self.strong.applying = false;
+        if std::mem::take(&mut self.strong.greets) {
+            self.greet_all(now, output);
+        }
+    }
+
+    /// Tells all peers what the ledger is now; once for a slot, when all of it has been applied. A slot has
+    /// several entries, and whoever took over what is between two of them would take over nothing more of
+    /// the same slot.
+    pub(super) fn tell_ledger(&mut self, now: Time, output: &mut Output) {
+        match self.strong.applying {
+            true => self.strong.greets = true,
+            false => self.greet_all(now, output),
+        }
     }
 
     fn apply_entry(&mut self, now: Time, entry: Entry, output: &mut Output) {

@@ -315,7 +315,7 @@ impl Shard {
         }
         self.look_at_what_was_left_out(now, output);
         self.exchanges = Default::default();
-        self.greet_all(now, output);
+        self.tell_ledger(now, output);
         self.settle_posture(now, output);
     }
 }

@@ -141,6 +141,10 @@ pub(super) struct Strong {
     pending_bytes: usize,
     /// How many bytes the slot that is being applied has written so far.
     slot_bytes: usize,
+    /// Whether a slot of the log is being applied.
+    applying: bool,
+    /// Whether everybody is to be greeted once it has been.
+    greets: bool,
     requests: Requests,
     clocks: clock::Clocks,
     /// Whether all that happened before the present epoch is here.

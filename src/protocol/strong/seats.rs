@@ -137,9 +137,13 @@ impl Shard {
         now: Time,
         peer: NodeId,
         voter: Voter,
-        _output: &mut Output,
+        output: &mut Output,
     ) {
         let ledger = self.strong.ledger();
+        if ledger.seats.get(&voter) == Some(&peer) {
+            // It has not heard of it.
+            return self.greet(now, peer, false, output);
+        }
         if !self.follows() || ledger.phase != Phase::Settled || ledger.seats.contains_key(&voter) {
             return;
         }
@@ -200,7 +204,7 @@ impl Shard {
         self.strong.changed = true;
         self.strong.asked_seat = None;
         self.strong.next = Some(now);
-        self.greet_all(now, output);
+        self.tell_ledger(now, output);
     }
 
     /// Takes note if this member is in its seat.

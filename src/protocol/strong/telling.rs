@@ -21,7 +21,7 @@ pub struct Knows {
     /// The group that the sender has consented to.
     charter: Charter,
     /// How far it has come, if it has begun.
-    ledger: Option<Ledger>,
+    pub(super) ledger: Option<Ledger>,
     /// The number of the last record that the sender has heard of from the receiver, as a voter.
     heard: Option<(Voter, u64)>,
     /// What the sender's clock shows.
@@ -68,7 +68,9 @@ impl Shard {
             let opened = (self.strong.ledger().opened.is_some(), theirs.opened.is_some());
             match opened {
                 (true, true) => {
-                    self.tell_strong(StrongEvent::Strangers { peer }, output);
+                    let voters = |ledger: &Ledger| ledger.seats.values().copied().collect();
+                    let (ours, theirs) = (voters(self.strong.ledger()), voters(&theirs));
+                    self.tell_strong(StrongEvent::Strangers { peer, ours, theirs }, output);
                     self.quarantine(peer, Misdeed::Stranger, output);
                     return false;
                 }

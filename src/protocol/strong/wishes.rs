@@ -64,7 +64,7 @@ pub enum Switched {
         /// They.
         nodes: Vec<NodeId>,
     },
-    /// The primary, or the node that was asked, cannot be left out.
+    /// A member that can be reached, or the node that was asked, cannot be left out; nothing was changed.
     CannotLeaveOut {
         /// It.
         node: NodeId,
@@ -346,10 +346,11 @@ impl Shard {
 
     /// Whether these members may switch now.
     fn judge_members(&self, order: &SwitchOrder, members: &[NodeId]) -> Option<Switched> {
-        let primary = self.strong.primary.and_then(|primary| self.node_of(primary));
         for node in &order.without {
+            // The primary is no exception: in eventual mode nothing is put to the log that would make
+            // another one the primary, so one that has died would be it for ever.
             let is_here = self.peers.live(*node).is_some();
-            if *node == self.config.node || Some(*node) == primary || is_here {
+            if *node == self.config.node || is_here {
                 return Some(Switched::CannotLeaveOut { node: *node });
             }
             if !self.roster.members.contains_key(node) {

@@ -222,6 +222,10 @@ pub enum StrongEvent {
     Strangers {
         /// A member of the other group.
         peer: NodeId,
+        /// Who votes here.
+        ours: Vec<NodeId>,
+        /// Who votes there.
+        theirs: Vec<NodeId>,
     },
     /// A write of an earlier epoch that nobody had: kept, and not part of what shows.
     Orphaned(Orphan),

@@ -1,7 +1,7 @@
 //! The commands on keys of any kind.
 
 use super::{Asked, Misread, Unit};
-use crate::protocol::operation::{Keys, Only, Operation, Refused};
+use crate::protocol::operation::{Inside, Keys, Only, Operation, Refused};
 
 type Read<'a> = Result<Operation<'a>, Misread>;
 
@@ -113,6 +113,18 @@ pub(in crate::api::resp) fn pexpiretime<'a>(it: &Asked<'a>) -> Read<'a> {
 
 pub(in crate::api::resp) fn object_encoding<'a>(it: &Asked<'a>) -> Read<'a> {
     Ok(Operation::Keys(Keys::Encoding(it.word(2))))
+}
+
+pub(in crate::api::resp) fn object_refcount<'a>(it: &Asked<'a>) -> Read<'a> {
+    Ok(Operation::Keys(Keys::Inside { key: it.word(2), wanted: Inside::References }))
+}
+
+pub(in crate::api::resp) fn object_freq<'a>(it: &Asked<'a>) -> Read<'a> {
+    Ok(Operation::Keys(Keys::Inside { key: it.word(2), wanted: Inside::Frequency }))
+}
+
+pub(in crate::api::resp) fn object_idletime<'a>(it: &Asked<'a>) -> Read<'a> {
+    Ok(Operation::Keys(Keys::Inside { key: it.word(2), wanted: Inside::IdleTime }))
 }
 
 pub(in crate::api::resp) fn memory_usage<'a>(it: &Asked<'a>) -> Read<'a> {

@@ -72,10 +72,8 @@ fn there_is_none_of_it() {
         .says("CLIENT TRACKING on BCAST", "-ERR 'CLIENT TRACKING' is not supported yet by Quorumor: nobody tells clients which of what they have cached has changed\r\n")
         .says("CLIENT TRACKINGINFO", "*6\r\n$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n")
         .says("CLIENT GETREDIR\r\nCLIENT UNBLOCK 1", ":-1\r\n:0\r\n")
-        .says("CLIENT PAUSE 0", &not_yet("CLIENT PAUSE"))
+        .says("CLIENT CACHING YES", &not_yet("CLIENT CACHING"))
         .says("CLIENT KILL USER nobody", "-ERR No such user 'nobody'\r\n")
-        .says("OBJECT FREQ k", &not_yet("OBJECT FREQ"))
-        .says("MEMORY DOCTOR", &not_yet("MEMORY DOCTOR"))
         .says("CLUSTER NODES", "-ERR This instance has cluster support disabled\r\n")
         .says("COMMAND INFO nosuch", "*1\r\n$-1\r\n")
         .says("COMMAND GETKEYS LMPOP 2 a b LEFT", "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
@@ -86,6 +84,59 @@ fn there_is_none_of_it() {
     guarded
         .says("AUTH secret", "+OK\r\n")
         .says("ACL LIST", "*1\r\n$27\r\nuser default on ~* &* +@all\r\n");
+}
+
+/// Story: whoever waits is let go by another client, as if its time were over or with an error that says so,
+/// and goes on; later waiting is not touched by that.
+#[test]
+fn whoever_waits_is_let_go() {
+    let door = open(Settings::default());
+    let (mut waiting, mut other) = (Client::to(&door), Client::to(&door));
+    let id = waiting.asks("CLIENT INFO").split_once(' ').unwrap().0["id=".len()..].to_owned();
+    waiting.says("SET k v", "+OK\r\n");
+    other.says(&format!("CLIENT UNBLOCK {id}"), ":0\r\n");
+    let stamp = waiting.asks("QUORUMOR.STAMP");
+    let never = format!("{}#999", stamp.split_once('#').unwrap().0);
+    let unblocked = "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+    for (waits, how, answer) in [
+        ("WAIT 1 0", "", ":0\r\n"),
+        ("WAIT 1 0", " TIMEOUT", ":0\r\n"),
+        ("WAIT 1 60000", " ERROR", unblocked),
+        ("WAIT 1 0", " timeout", ":0\r\n"),
+        (&format!("QUORUMOR.WAITFOR {never} 0"), " error", unblocked),
+    ] {
+        waiting.send(format!("{waits}\r\nPING\r\n"));
+        until("it waits", || other.asks("INFO clients").contains("blocked_clients:1"));
+        other.says(&format!("CLIENT UNBLOCK {id}{how}"), ":1\r\n");
+        waiting.hears(&format!("{answer}+PONG\r\n"), waits);
+        until("it waits no more", || other.asks("INFO clients").contains("blocked_clients:0"));
+    }
+    waiting.says("WAIT 1 1", ":0\r\n");
+}
+
+/// Story: the figures of memory are those of INFO, in either version of the protocol, and near the limit that
+/// is said.
+#[test]
+fn memory_is_told() {
+    let door = open(Settings::default());
+    let mut client = Client::to(&door);
+    client.says("SET k v\r\nSET other v", "+OK\r\n+OK\r\n");
+    let info = client.asks("INFO memory");
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let half = used.parse::<usize>().unwrap() / 2;
+    client.says(
+        "MEMORY STATS",
+        &format!(
+            "*8\r\n$15\r\ntotal.allocated\r\n:{used}\r\n$10\r\nkeys.count\r\n:2\r\n\
+         $18\r\nkeys.bytes-per-key\r\n:{half}\r\n$13\r\ndataset.bytes\r\n:{used}\r\n"
+        ),
+    );
+    assert!(client.asks("MEMORY DOCTOR").contains("without a limit"));
+    client.says("CONFIG SET maxmemory 1gb", "+OK\r\n");
+    let told = client.asks("MEMORY DOCTOR");
+    assert!(told.contains("of 1073741824") && !told.contains("OOM"), "{told}");
+    client.says(&format!("CONFIG SET maxmemory {used}"), "+OK\r\n");
+    assert!(client.asks("MEMORY DOCTOR").contains("OOM"));
 }
 
 /// Story: numbers that are none, or too great, or negative where that makes no sense, change nothing.

@@ -37,7 +37,10 @@ fn two_strong_clusters_that_meet_stay_apart() {
             let names = |(node, event): &(NodeId, StrongEvent)| {
                 let is_other = |peer: &NodeId| (peer.0 <= 3) != (at < 3);
                 *node == Cluster::id(at)
-                    && matches!(event, StrongEvent::Strangers { peer } if is_other(peer))
+                    && matches!(event, StrongEvent::Strangers { peer, ours, theirs }
+                        if is_other(peer)
+                            && ours.len() == 3 && !ours.iter().any(is_other)
+                            && theirs.len() == 3 && theirs.iter().all(is_other))
             };
             assert!(cluster.events.iter().any(names), "at {at}");
         }

@@ -240,6 +240,34 @@ fn who_is_left_out_of_a_switch_that_is_given_up_stays_a_member() {
     cluster.write(3, "k", "strong");
 }
 
+/// The primary cannot be left out while it is up, as nobody can; once it is gone it can be, although in
+/// eventual mode nothing is put to the log that would make another one the primary.
+#[test]
+fn a_primary_that_is_gone_can_be_left_out() {
+    let mut cluster = Cluster::new(3, plain);
+    cluster.write(0, "k", "kept");
+    cluster.converge();
+    assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
+    assert_eq!(cluster.switch(0, Mode::Eventual, &[]), Switched::Done { epoch: Epoch(2) });
+    let primary = cluster.status()[0].primary.unwrap();
+    let at = (0..3).find(|at| Cluster::id(*at) == primary).unwrap();
+    let others = [(at + 1) % 3, (at + 2) % 3];
+    for other in others {
+        let refused = cluster.switch(other, Mode::Strong, &[at]);
+        assert_eq!(refused, Switched::CannotLeaveOut { node: primary });
+    }
+    cluster.stop(at);
+    cluster.pass(Duration::from_secs(5));
+    let switched = cluster.switch(others[0], Mode::Strong, &[at]);
+    assert_eq!(switched, Switched::Done { epoch: Epoch(3) });
+    cluster.write(others[1], "other", "without it");
+    cluster.start(at);
+    cluster.pass(Duration::from_secs(10));
+    cluster.converge();
+    assert_eq!(cluster.value(at, "k").as_deref(), Some("kept"));
+    assert_eq!(cluster.value(at, "other").as_deref(), Some("without it"));
+}
+
 /// What does not fit a switch that is under way does not join it: a dry run, or the wish to leave out
 /// others. Who wishes that is told.
 #[test]

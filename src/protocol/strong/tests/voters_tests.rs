@@ -17,6 +17,44 @@ fn propose(cluster: &mut Cluster, at: usize, entry: &Entry) {
     cluster.handle(at, Input::Wake(WallTime(0)));
 }
 
+/// The seats that everybody is told of, in what a member sends.
+fn seats_told(output: &Output) -> Vec<(NodeId, BTreeMap<Voter, NodeId>)> {
+    let told = output.send.iter().filter_map(|send| match &send.envelope.message {
+        Message::Greet(greet) => {
+            Some((send.to[0], greet.knows.as_ref()?.ledger.as_ref()?.seats.clone()))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+/// A voter's old seat and its new one come in one slot of the log. Who takes over what is told between the
+/// two would take over nothing more of that slot: it would never hear that it votes. So everybody is told
+/// once, when the whole slot has been applied.
+#[test]
+fn nobody_is_told_of_half_a_slot() {
+    let mut cluster = Cluster::new(3, strong);
+    cluster.write(0, "k", "1");
+    let (now, node) = (cluster.now, Cluster::id(2));
+    let shard = cluster.shards[0].as_mut().unwrap();
+    let ledger = shard.strong.ledger();
+    let (old, new, slot) = (ledger.seat_of(node).unwrap(), Voter(901), ledger.slot);
+    let entries =
+        [Entry::Seat { voter: old, node: None }, Entry::Seat { voter: new, node: Some(node) }];
+    let entries = entries.iter().map(|entry| entry.encode().into()).collect();
+    let mut output = Output::default();
+    shard.apply_slot(now, slot, entries, &mut output);
+    let seats = shard.strong.ledger().seats.clone();
+    assert!(seats.get(&new) == Some(&node) && !seats.contains_key(&old), "{seats:?}");
+    let told = seats_told(&output);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|(_, told)| *told == seats), "{told:?}, {seats:?}");
+    // Whoever asks for a seat that it has was not told of it, or did not hear it.
+    let mut output = Output::default();
+    shard.receive_seat(now, node, new, &mut output);
+    assert_eq!(seats_told(&output), [(node, seats)]);
+}
+
 /// Seats that are proposed at the same time are given to as many as there should be.
 #[test]
 fn seats_at_the_same_time_are_not_too_many() {
