@@ -7,13 +7,15 @@
 //! - which of them stay is judged by their own stamps, against what stands and among themselves, before
 //!   the first is written: a new stamp is above all others;
 //! - a count that counts from a string made anew counts from its new stamp;
-//! - whatever belongs to a key that has ended takes the deadline along: elsewhere the rest of the key may
-//!   be forgotten by then, and it would come alive.
+//! - what belongs to a key that has ended begins with a deletion, once, before its first cell, and takes the
+//!   deadline along: some may have forgotten the rest of the key by then and others not (`expiry`), and it
+//!   would come alive where it is alone.
 //!
 //! Left out: a deletion or string of a whole key is not made anew where somebody has written to the key
-//! later, since it would cover that, too.
+//! later, since it would cover that, too. And where a key has ended that its writer had been told to keep,
+//! only what is made anew stays.
 
-use super::cell::{CellWrite, Content, Field, Key};
+use super::cell::{CellWrite, Content, Key};
 use super::role::{self, Role};
 use super::shard::Shard;
 use super::stamp::Stamp;
@@ -40,28 +42,18 @@ fn count_of(cell: &CellWrite) -> Option<&[u8]> {
 }
 
 impl Shard {
-    /// Adds to cells that are made anew the deadlines of keys that have ended.
-    pub(super) fn with_deadlines(&self, mut cells: Vec<CellWrite>) -> Vec<CellWrite> {
+    /// What the first write begins with in which cells of a key are made anew: nothing, unless the key has
+    /// ended here. `decides` says whether a deadline, or its end, is among those cells.
+    pub(super) fn beginning(&self, key: &Key, decides: bool) -> Vec<CellWrite> {
         let wall = self.judged_at(self.wall());
-        let deadline = role::deadline_field();
-        let covers = |cell: &CellWrite| cell.field.is_whole_key() || cell.field == deadline;
-        let mut ended: Vec<(Key, u64)> = Vec::new();
-        for cell in &cells {
-            let key = &cell.key;
-            let is_new = ended.last().is_none_or(|(last, _)| last != key);
-            if is_new
-                && let Some(at) = self.store.ended(key, wall)
-                && !ended.iter().any(|(other, _)| other == key)
-                && !cells.iter().any(|other| other.key == *key && covers(other))
-            {
-                ended.push((key.clone(), at));
-            }
+        let Some(at) = self.store.ended(key, wall) else { return Vec::new() };
+        let mut cells = vec![self.cell_write(key, Content::Tombstone)];
+        if !decides {
+            let field = role::deadline_field();
+            let (key, seen) = self.store.prepare(key, &field, self.config.origin);
+            let content = Content::from(&role::deadline_value(at)[..]);
+            cells.push(CellWrite { key, field, content, seen });
         }
-        cells.extend(ended.into_iter().map(|(key, at)| {
-            let field: Field = deadline.clone();
-            let (key, seen) = self.store.prepare(&key, &field, self.config.origin);
-            CellWrite { key, field, content: Content::from(&role::deadline_value(at)[..]), seen }
-        }));
         cells
     }
 }

@@ -31,6 +31,7 @@ use super::cell::{CellWrite, Content, Field, Key, VALUE_BYTES_MAX, Write};
 use super::delta::{Captured, PATIENCE};
 use super::event::{Distrust, Event};
 use super::id::NodeId;
+use super::role;
 use super::shard::Shard;
 use super::stamp::{Dot, Stamp};
 use super::strong::Fate;
@@ -387,15 +388,28 @@ impl Shard {
             });
         }
         let (mut kept, mut exhausted) = (0, false);
-        let mut begun = BTreeSet::new();
+        let deadline = role::deadline_field();
+        let all = again.values().flatten().map(|(_, cell)| cell);
+        let decided = all.filter(|cell| cell.field == deadline).map(|cell| cell.key.clone());
+        let decided: BTreeSet<Key> = decided.collect();
+        // Keys of which something was made anew, and those that begin anew by that.
+        let (mut seen, mut begun) = (BTreeSet::new(), BTreeSet::new());
         for (of, mut cells) in again {
             cells.sort_by_key(|(dot, _)| *dot);
             let mut cells: Vec<CellWrite> = cells.into_iter().map(|(_, cell)| cell).collect();
             let whole = cells.iter().filter(|cell| cell.field.is_whole_key());
             begun.extend(whole.map(|cell| cell.key.clone()));
+            let mut beginning = Vec::new();
+            for key in cells.iter().map(|cell| &cell.key) {
+                if seen.insert(key.clone()) && !begun.contains(key) {
+                    beginning.extend(self.beginning(key, decided.contains(key)));
+                }
+            }
+            begun.extend(beginning.iter().map(|cell| cell.key.clone()));
             let begun_anew = cells.iter_mut().filter(|cell| begun.contains(&cell.key));
             begun_anew.for_each(anew::count_from_now);
-            for cells in writes_of(self.with_deadlines(cells), VALUE_BYTES_MAX) {
+            let cells = beginning.into_iter().chain(cells);
+            for cells in writes_of(cells, VALUE_BYTES_MAX) {
                 let keys: Vec<Key> = cells.iter().map(|cell| cell.key.clone()).collect();
                 let Some((stamp, dot)) = self.write_own(now, cells, output) else {
                     exhausted = true;

@@ -24,6 +24,7 @@ use super::anew;
 use super::boundary::{Output, Reply};
 use super::cell::{CellWrite, Content, Key};
 use super::record::{self, Append, KeptCell, Record, RecordError};
+use super::role;
 use super::shard::Shard;
 use super::stamp::Dot;
 use super::store::Cursor;
@@ -216,7 +217,15 @@ impl Shard {
                 missing.push(kept);
             }
         }
-        if missing.iter().any(|kept| kept.cell.field.is_whole_key()) {
+        // They stand in the order of their stamps: nothing of them goes before the whole key.
+        let begins = missing.iter().any(|kept| kept.cell.field.is_whole_key());
+        let deadline = role::deadline_field();
+        let decides = missing.iter().any(|kept| kept.cell.field == deadline);
+        let mut beginning = match missing.first() {
+            Some(first) if !begins => self.beginning(&first.cell.key, decides),
+            _ => Vec::new(),
+        };
+        if begins || !beginning.is_empty() {
             missing.iter_mut().for_each(|kept| anew::count_from_now(&mut kept.cell));
         }
         // Together, so that whoever has the whole key has the fields as well, unless there are many.
@@ -228,15 +237,17 @@ impl Shard {
             };
             let count = missing.iter().take(WRITE_CELLS_MAX).take_while(|kept| fits(kept)).count();
             let together: Vec<_> = missing.drain(..count.max(1)).collect();
-            counts.restored += self.write_anew(now, together, output)?;
+            let beginning = std::mem::take(&mut beginning);
+            counts.restored += self.write_anew(now, beginning, together, output)?;
         }
         Ok(())
     }
 
-    /// Writes cells of one key as a write of this node; answers how many.
+    /// Writes cells of one key, after what it begins with, as a write of this node; answers how many.
     fn write_anew(
         &mut self,
         now: Time,
+        beginning: Vec<CellWrite>,
         cells: Vec<KeptCell>,
         output: &mut Output,
     ) -> Result<u64, RestoreRefused> {
@@ -256,7 +267,7 @@ impl Shard {
             let (key, seen) = self.store.prepare(&key, &field, self.config.origin);
             CellWrite { key, field, content, seen }
         });
-        let anew = self.with_deadlines(anew.collect());
+        let anew = beginning.into_iter().chain(anew).collect();
         match self.write(now, anew, 0, output) {
             Reply::Written { .. } => Ok(count),
             Reply::OutOfMemory => Err(RestoreRefused::OutOfMemory),

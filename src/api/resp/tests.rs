@@ -618,7 +618,7 @@ fn writes_reach_the_peer() {
     until("the peers find each other", || {
         [&first, &second].iter().all(|node| node.status().peers.len() == 1)
     });
-    writer.says("WAIT 0 0", ":1\r\n");
+    writer.says("WAIT 1 20000", ":1\r\n");
     for n in 0..20 {
         writer.says(&format!("SET k {n}\r\nWAIT 1 20000"), "+OK\r\n:1\r\n");
         reader.says("GET k", &format!("${}\r\n{n}\r\n", n.to_string().len()));
