@@ -137,7 +137,7 @@ proptest! {
         first.iter().for_each(|step| execute(&mut failed, *step));
         put_away.extend(cells(&failed));
         node.reach(failed.lamport());
-        node.fill.as_mut().unwrap().put_away(cells(&failed));
+        node.fill.as_mut().expect("it fills itself").put_away(cells(&failed));
         since.iter().for_each(|step| execute(&mut node, *step));
         let written = cells(&node);
 
@@ -194,11 +194,11 @@ proptest! {
         before.iter().for_each(|step| execute(&mut node, *step));
         let mut append = crate::protocol::record::Append::default();
         restore::record(node.back_up(&Cursor::default(), usize::MAX).0, &mut append);
-        let mut cells: VecDeque<_> = restore::cells(&append.records).unwrap().into();
+        let mut cells: VecDeque<_> = restore::cells(&append.records).expect("they were just recorded").into();
 
         let mut other = shard(2, wall);
         let (mut counts, mut output) = (Default::default(), Output::default());
-        other.restore(Time::START, &mut cells, usize::MAX, &mut counts, &mut output).unwrap();
+        other.restore(Time::START, &mut cells, usize::MAX, &mut counts, &mut output).expect("all is taken");
         for key in KEYS {
             prop_assert_eq!(shown(&other.store, key, wall), shown(&node.store, key, wall), "of {}", key);
         }
@@ -226,11 +226,14 @@ fn a_large_key_that_has_ended_stays_so_when_it_is_restored() {
     ask(&mut node, set(rest));
     let mut append = crate::protocol::record::Append::default();
     restore::record(node.back_up(&Cursor::default(), usize::MAX).0, &mut append);
-    let mut cells: VecDeque<_> = restore::cells(&append.records).unwrap().into();
+    let mut cells: VecDeque<_> =
+        restore::cells(&append.records).expect("they were just recorded").into();
 
     let mut other = shard(2, WallTime(9_000));
     let (mut counts, mut output) = (Default::default(), Output::default());
-    other.restore(Time::START, &mut cells, usize::MAX, &mut counts, &mut output).unwrap();
+    other
+        .restore(Time::START, &mut cells, usize::MAX, &mut counts, &mut output)
+        .expect("all is taken");
     let from = WallTime(9_000);
     assert_eq!(shown(&other.store, "h", from), shown(&node.store, "h", from));
 }
