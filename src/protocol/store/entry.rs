@@ -77,7 +77,9 @@ impl Fields {
         prefix: &'p [u8],
     ) -> impl Iterator<Item = (&'a Field, &'a Cell)> + use<'a, 'p> {
         let from = self.cells.range(Bound::Included(prefix), Bound::Unbounded);
-        let own = from.take_while(|(field, _)| role::has_set_prefix(field.as_bytes(), prefix));
+        // Between the member's fields a peer may have put one that is none.
+        let near = from.take_while(|(field, _)| field.as_bytes().starts_with(prefix));
+        let own = near.filter(|(field, _)| role::has_set_prefix(field.as_bytes(), prefix));
         own.filter(|(_, cell)| cell.shows())
     }
 
@@ -145,7 +147,8 @@ impl Fields {
         if self.adds_again > 0 {
             let (from, to) = Role::Set.range();
             let adds = self.cells.range(Bound::Included(&from), Bound::Excluded(&to));
-            let adds = adds.filter(|(_, cell)| cell.shows());
+            let is_add = |field: &Field| Role::of(field.as_bytes()) == Role::Set;
+            let adds = adds.filter(|(field, cell)| cell.shows() && is_add(field));
             let (mut last, mut again) = (&[][..], 0);
             for (field, _) in adds {
                 let member = role::set_prefix_of(field.as_bytes());
@@ -495,5 +498,35 @@ impl Cell {
         if self.origin != origin {
             seen.insert(self.dot());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(seq: u64) -> Cell {
+        let (lamport, origin) = (Lamport(seq), Origin(1));
+        let stamp = Stamp { epoch: Epoch(0), lamport, origin };
+        Cell::new(stamp, seq, Content::from(&b""[..]), Seen::default())
+    }
+
+    /// Fields that begin like those of a member but are none, as a peer may send them, hide no add and
+    /// are not counted, whatever goes.
+    #[test]
+    fn what_is_no_member_changes_nothing_of_a_set() {
+        let (first, second) = (role::set_field(b"m", Origin(1)), role::set_field(b"m", Origin(3)));
+        let prefix = role::set_prefix(b"m");
+        let between =
+            |last: u8| Field::new(&[&prefix[..], &[0, 0, 0, 0, 0, 0, 0, 2, last]].concat());
+        let goes = role::set_field(b"n", Origin(1));
+        let mut fields = Fields::default();
+        let all = [&first, &between(1), &between(2), &second, &goes];
+        for (seq, field) in (1..).zip(all) {
+            fields.insert(field.clone(), cell(seq), &FixedState::default());
+        }
+        assert_eq!((fields.members(), fields.adds(&prefix).count()), (2, 2));
+        fields.remove_where(|field, _| *field == goes);
+        assert_eq!((fields.members(), fields.adds(&prefix).count()), (1, 2));
     }
 }
