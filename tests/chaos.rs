@@ -32,6 +32,8 @@ mod directories;
 mod disks;
 #[path = "chaos/nemesis.rs"]
 mod nemesis;
+#[path = "chaos/only_voter.rs"]
+mod only_voter;
 #[path = "chaos/resources.rs"]
 mod resources;
 #[path = "chaos/sealed.rs"]

@@ -109,8 +109,7 @@ async fn tell_progress(args: &ModeArgs) -> Result<Value, FetchError> {
         let status = fetch(&args.peer.http, Method::GET, "/status", Duration::ZERO).await;
         let Ok(status) = status else { continue };
         let Some(strong) = status.get("strong") else { continue };
-        let waits_for = strong.get("waiting_for").and_then(Value::as_array);
-        let waits_for: Vec<_> = waits_for.into_iter().flatten().filter_map(Value::as_str).collect();
+        let waits_for = names(strong.get("waiting_for"));
         let words = match (strong.get("posture").and_then(Value::as_str), waits_for.is_empty()) {
             (_, false) => format!("waiting for {}", waits_for.join(", ")),
             (Some("held"), true) => "clients' requests are held".to_owned(),
@@ -164,6 +163,12 @@ pub async fn orphans(args: OrphansArgs) -> Exit {
     print(&lines.collect::<String>())
 }
 
+/// The names in a list.
+fn names(list: Option<&Value>) -> Vec<&str> {
+    let all = list.and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(Value::as_str).collect()
+}
+
 /// What `/status` says about the log and the mode, in lines.
 pub(super) fn strong_text(strong: &Value) -> Vec<String> {
     let text = |name: &str| strong.get(name).and_then(Value::as_str).unwrap_or("-");
@@ -180,6 +185,10 @@ pub(super) fn strong_text(strong: &Value) -> Vec<String> {
             number("committed"),
             number("written")
         ));
+        let waits_for = names(strong.get("waiting_for"));
+        if !waits_for.is_empty() {
+            lines.push(format!("waits for    {}", waits_for.join(", ")));
+        }
         let primary = text("primary");
         lines.push(format!("voters       {}", voters.len()));
         for voter in &voters {

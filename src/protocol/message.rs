@@ -18,7 +18,7 @@ use super::strong::Word;
 use super::version::VersionVector;
 
 /// The number of the message format; another one is refused.
-pub const WIRE_VERSION: u8 = 5;
+pub const WIRE_VERSION: u8 = 6;
 
 /// Names one round, or one question; drawn at random by whoever opens it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

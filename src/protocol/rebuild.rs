@@ -15,7 +15,8 @@
 //!   others;
 //! - what was deleted here stays deleted, even where the tombstone has been collected and so is not in
 //!   the attic. What this node held (`had`) and neither shows nor has put away was deleted: where the
-//!   donor brings such a version, it is deleted once more;
+//!   donor brings such a version, it is deleted once more. Of a node whose records have holes that is not
+//!   so: what it lacks may have been lost, and nothing is deleted for its sake;
 //! - of several versions of a cell that were put away only the latest is made anew;
 //! - it does not happen too often: two nodes that distrust each other do not do so for ever.
 //!
@@ -94,6 +95,11 @@ impl Attic {
     ) -> Self {
         let cells = cells.into_iter().map(|(stamp, dot, cell)| (dot, (stamp, cell))).collect();
         Self { cells, had, horizon }
+    }
+
+    /// Takes note that what is missing may have been lost, rather than replaced or deleted.
+    pub(super) fn doubt(&mut self) {
+        self.had = VersionVector::default();
     }
 
     /// Adds what has come since, but for what had been replaced or deleted before.
@@ -181,7 +187,11 @@ impl Shard {
             return;
         }
         self.counters.rebuilds += 1;
-        self.doubted = false;
+        let had = if std::mem::take(&mut self.doubted) {
+            VersionVector::default()
+        } else {
+            self.vector.clone()
+        };
         self.stop_following(output);
         let cells: Vec<_> =
             self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
@@ -200,7 +210,7 @@ impl Shard {
             }
         }
         let horizon = std::mem::take(&mut self.horizon);
-        let attic = Attic::of(attic, self.vector.clone(), horizon);
+        let attic = Attic::of(attic, had, horizon);
         self.fill = Some(Fill { own, lonely: now, ..Fill::again(attic) });
         self.roster.begin_anew();
         if !keeps_origin {
@@ -328,6 +338,7 @@ impl Shard {
             output.append.horizon(&self.horizon);
         }
         self.take_over_claim(now, fill.donor(), &captured.vector, output);
+        let is_last = self.is_surely_bereft();
         self.close_all(output);
         let origin = self.config.origin;
         let gone: Vec<_> = self
@@ -339,13 +350,13 @@ impl Shard {
                     && !cell.key.is_reserved()
                     && cell.content != Content::Tombstone
                     // What an epoch has begun with, or its log has made, nobody deletes like this.
-                    && self.fate(*stamp, *dot) == Fate::Anew
+                    && self.fate(*stamp, *dot, is_last) == Fate::Anew
             })
             .collect();
         let latest = fill.latest();
         let mut again: BTreeMap<Stamp, Vec<(Dot, CellWrite)>> = BTreeMap::new();
         for (stamp, dot, mut cell) in fill.own.values().cloned() {
-            match self.fate(stamp, dot) {
+            match self.fate(stamp, dot, is_last) {
                 Fate::Anew => {}
                 Fate::Orphan => {
                     self.keep_orphan((stamp, dot), cell, output);
@@ -362,7 +373,7 @@ impl Shard {
         for (dot, (stamp, cell)) in &fill.attic.cells {
             let (dot, stamp) = (*dot, *stamp);
             let mut cell = cell.clone();
-            match self.fate(stamp, dot) {
+            match self.fate(stamp, dot, is_last) {
                 Fate::Orphan => self.keep_orphan((stamp, dot), cell, output),
                 Fate::Anew if !self.vector.contains(dot) => {
                     cell.seen.insert(dot);

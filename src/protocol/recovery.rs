@@ -115,6 +115,7 @@ impl Recovery {
     pub fn doubt(&mut self) {
         self.doubted = true;
         self.has_holes = true;
+        self.attic.iter_mut().for_each(Attic::doubt);
     }
 
     /// How many cells have been found so far.
@@ -188,8 +189,10 @@ impl Recovery {
             Record::Held(held) => self.vector.merge(&held),
             Record::Horizon(horizon) => self.horizon.merge(&horizon),
             Record::Emptied => {
-                self.doubted = false;
                 self.put_away();
+                if std::mem::take(&mut self.doubted) {
+                    self.attic.iter_mut().for_each(Attic::doubt);
+                }
             }
             Record::Doubted => self.doubted = true,
             Record::Filled => self.attic = None,
@@ -282,7 +285,7 @@ impl Recovery {
         }
         self.store.forget_displaced();
         let Self { store, vector, lamport, horizon, attic, doubted, mut standing, .. } = self;
-        if self.has_holes && standing.votes_with_others() {
+        if self.has_holes && standing.votes() {
             // What it has said it does not know, so it could contradict itself.
             standing.forget_voter();
             self.group = (self.group.0 + 1, Vec::new());

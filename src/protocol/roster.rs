@@ -554,7 +554,8 @@ impl Shard {
         if answers {
             self.greet(now, peer, false, output);
         }
-        if self.doubted && now_is.0 {
+        // Before it gives anything: what it holds by its vector may be lost.
+        if self.doubted && cleared {
             return self.rebuild(now, Distrust::Asked, output);
         }
         if filling {

@@ -101,6 +101,15 @@ impl Inner {
                 "others have heard more of this voter than it remembers: it will vote under a new \
                  number"
             ),
+            StrongEvent::Bereft { members } => log::warn!(
+                "was the only voter and has lost what it knew: asks {members:?} what they hold, and \
+                 begins a log anew once all have answered; if one of them has gone for good, retire it \
+                 with `quorumor retire`"
+            ),
+            StrongEvent::Succeeded { epoch } => log::warn!(
+                "votes again, in a log that begins with what the members hold, as epoch {}",
+                epoch.0
+            ),
             StrongEvent::Seated { nodes } => log::info!("the voters are {nodes:?}"),
             StrongEvent::Strangers { peer, ours, theirs } => log::error!(
                 "the cluster with the voters {ours:?}, which is this one, has met that of {peer:?} \

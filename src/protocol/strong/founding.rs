@@ -61,7 +61,7 @@ impl Shard {
                 let mut id = [0; 16];
                 self.rng.fill(&mut id);
                 let wanted = u32::try_from(self.config.voters).unwrap_or(u32::MAX);
-                Charter { id, voters, wanted }
+                Charter { id, voters, wanted, succeeds: Vec::new() }
             }
         };
         self.consent(charter.clone(), output);

@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn a_group_of_one_decides_and_comes_back() {
         let voters = BTreeMap::from([(Voter(9), Node(1))]);
-        let charter = Charter { id: [1; 16], voters, wanted: 1 };
+        let charter = Charter { id: [1; 16], voters, wanted: 1, succeeds: Vec::new() };
         let mut disk: (u64, Vec<Bytes>) = (0, Vec::new());
         for life in 1..=3u8 {
             let mut group =

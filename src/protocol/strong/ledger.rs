@@ -38,6 +38,9 @@ pub struct Charter {
     pub voters: BTreeMap<Voter, NodeId>,
     /// How many there should be in the end.
     pub wanted: u32,
+    /// The groups that this one comes after, the last one last: their voters were all lost.
+    #[serde(default)]
+    pub succeeds: Vec<[u8; 16]>,
 }
 
 /// What is going on in an epoch.

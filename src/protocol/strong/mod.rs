@@ -21,6 +21,8 @@
 //! decides nothing but switches. The ledger (`ledger`) says which epoch holds; members that do not
 //! vote, or lag behind, learn it from greetings (`telling`). How a switch goes is told in `switch`.
 //!
+//! A group whose only voter has lost what it knew is followed by another one (`succession`).
+//!
 //! # What must stay true
 //! - No write of a client is acknowledged in an eventual epoch by a member that is *fenced*, and no
 //!   strong epoch opens before all members are fenced, but for those left out by name. What they had
@@ -42,6 +44,7 @@ mod recording;
 mod requests;
 mod seats;
 mod status;
+mod succession;
 mod switch;
 mod telling;
 #[cfg(test)]
@@ -68,7 +71,7 @@ pub use group::Voter;
 use group::{Done, Group};
 pub use ledger::Call;
 pub use ledger::{Charter, VOTERS_MAX};
-use ledger::{Ledger, Phase};
+use ledger::{Entry, Ledger, Phase};
 pub(super) use orphans::Fate;
 pub use orphans::Orphan;
 pub use recording::LogRecords;
@@ -152,6 +155,7 @@ pub(super) struct Strong {
     /// What was heard of voters: the number of their last record, and how far they have come.
     heard: BTreeMap<Voter, (u64, u64)>,
     founding: Option<founding::Founding>,
+    succession: Option<succession::Succession>,
     drive: Option<switch::Drive>,
     wishes: wishes::Wishes,
     fencing: switch::Fencing,
@@ -215,6 +219,8 @@ impl Shard {
             // Eventual mode is about to end, and a write of a member without a fence would not count.
             Mode::Eventual if ledger.phase != Phase::Settled => Posture::Held,
             Mode::Eventual if !self.strong.ready => Posture::Held,
+            // Which mode holds it may have forgotten.
+            Mode::Eventual if self.doubted && self.is_bereft() => Posture::Held,
             Mode::Eventual if self.config.starts_strong && standing.charter.is_none() => {
                 Posture::Held
             }
@@ -321,7 +327,11 @@ impl Shard {
             Word::Founded { id } => self.receive_founded(now, peer, id, output),
             Word::Unfound { id } => self.receive_unfound(id, output),
             Word::Fence { epoch, members } => self.receive_fence(now, peer, epoch, members, output),
+            Word::Succeed(proposal) => self.receive_succeed(now, peer, proposal, output),
             Word::Fenced { epoch, held: Digest(held), lamport } => {
+                if self.receive_consent(now, (peer, epoch), (&held, lamport)) {
+                    return;
+                }
                 self.receive_fenced(now, peer, epoch, held, lamport, output);
             }
             Word::Drain { epoch, base: Digest(base) } => {
@@ -439,6 +449,7 @@ impl Shard {
         let votes = strong.standing.voter.is_some();
         strong.requests.waits()
             || strong.founding.is_some()
+            || self.is_bereft()
             || strong.drive.is_some()
             || strong.wishes.waits()
             || strong.fencing.waits()
@@ -461,6 +472,7 @@ impl Shard {
         }
         self.give_up_requests(now, output);
         self.look_at_founding(now, output);
+        self.look_at_succession(now, output);
         self.look_at_switch(now, output);
         self.look_at_fence(now, output);
         self.look_for_state(now, output);
@@ -513,8 +525,16 @@ impl Shard {
         let recovered = std::mem::take(&mut self.strong.recovered);
         match Group::new(charter, voter, seed, recovered, now) {
             Ok(group) => {
+                let is_first = charter.voters.contains_key(&voter);
+                let begins = is_first && !charter.succeeds.is_empty() && group.decided() == 0;
                 self.strong.group = Some(group);
                 self.strong.life = self.rng.u64(..);
+                if begins {
+                    // It comes after another one. Nothing can be read from a log without an entry, so it
+                    // begins with one that changes nothing.
+                    let node = Some(self.config.node);
+                    self.propose_entry(now, &Entry::Seat { voter, node });
+                }
             }
             // As if they were gone: it votes under another number.
             Err(_) => self.forget_voter(output),

@@ -190,8 +190,8 @@ impl Shard {
         None
     }
 
-    /// What becomes of a write that this node has put away.
-    pub(in crate::protocol) fn fate(&self, stamp: Stamp, dot: Dot) -> Fate {
+    /// What becomes of a write that this node has put away; `is_last`: it was the only voter for certain.
+    pub(in crate::protocol) fn fate(&self, stamp: Stamp, dot: Dot, is_last: bool) -> Fate {
         let ledger = self.strong.ledger();
         match &ledger.opened {
             None => Fate::Anew,
@@ -199,6 +199,9 @@ impl Shard {
             Some(opened) if ledger.mode() == Mode::Eventual && stamp.epoch > opened.epoch => {
                 Fate::Anew
             }
+            // Who was the only voter had it from the log, which nobody else may have.
+            Some(_) if is_last => Fate::Anew,
+            Some(_) if self.is_bereft() => Fate::Orphan,
             // The log has it, or had it and has replaced it.
             Some(_) => Fate::Dropped,
         }

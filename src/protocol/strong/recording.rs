@@ -57,9 +57,9 @@ impl Standing {
         self.charter.is_some()
     }
 
-    /// Whether the node votes, and not alone: a lone voter has nobody who could give it another number.
-    pub(crate) fn votes_with_others(&self) -> bool {
-        self.voter.is_some() && self.ledger.seats.len() > 1
+    /// Whether the node votes.
+    pub(crate) fn votes(&self) -> bool {
+        self.voter.is_some()
     }
 
     /// The node never speaks again as the voter that it was.

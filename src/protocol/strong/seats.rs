@@ -44,7 +44,7 @@ impl Shard {
 
     /// Asks for a seat, if there should be one; and sees to changes that are under way.
     pub(super) fn look_at_seats(&mut self, now: Time, output: &mut Output) {
-        if !self.has_group() || self.leaving || self.fill.is_some() {
+        if !self.has_group() || self.leaving || self.fill.is_some() || self.is_bereft() {
             return;
         }
         if self.strong.asked_seat.is_some_and(|at| now.since(at) < ASK_INTERVAL) {

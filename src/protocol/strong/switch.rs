@@ -117,7 +117,12 @@ impl Shard {
         let (Phase::Preparing { members, .. }, Some(drive)) = (&ledger.phase, &self.strong.drive)
         else {
             let founding = self.strong.founding.as_ref();
-            return founding.map(super::founding::Founding::waits_for).unwrap_or_default();
+            let succession = self.strong.succession.as_ref();
+            return match (founding, succession) {
+                (_, Some(succession)) => succession.waits_for(),
+                (Some(founding), None) => founding.waits_for(),
+                (None, None) => Vec::new(),
+            };
         };
         let fenced = members.iter().filter(|node| !drive.answers.contains_key(node));
         let drained = ledger.seats.values().filter(|node| !drive.drained.contains_key(node));
@@ -312,15 +317,21 @@ impl Shard {
         if next != Some(epoch) || !takes_part || self.fill.is_some() {
             return;
         }
-        if self.strong.standing.fenced != epoch {
-            self.strong.standing.fenced = epoch;
-            self.strong.standing.fenced_with = members;
-            self.record_standing(output);
-            self.tell_strong(StrongEvent::Fenced { epoch }, output);
-        }
+        self.be_fenced(epoch, &members, output);
         let held = Digest(self.vector.clone());
         let lamport = self.lamport;
         self.say_durably(now, peer, Word::Fenced { epoch, held, lamport }, output);
+    }
+
+    /// Makes no more writes of its own until this epoch has begun.
+    pub(super) fn be_fenced(&mut self, epoch: Epoch, members: &[NodeId], output: &mut Output) {
+        let standing = &mut self.strong.standing;
+        if standing.fenced != epoch || standing.fenced_with != members {
+            standing.fenced = epoch;
+            standing.fenced_with = members.to_vec();
+            self.record_standing(output);
+            self.tell_strong(StrongEvent::Fenced { epoch }, output);
+        }
     }
 
     /// Whether a fenced member takes what a peer sends.

@@ -64,6 +64,20 @@ impl Shard {
         if ours == Some(charter.id) && self.strong.ledger().seat_of(peer).is_some() {
             self.strong.greeted.insert(peer);
         }
+        if let (Some(ours), true) = (ours, self.has_group())
+            && charter.succeeds.contains(&ours)
+        {
+            // All others have consented, so nobody needs what this member may have had to say.
+            if self.strong.standing.voter.is_some() {
+                self.forget_voter(output);
+            }
+            self.strong.standing.ledger.seats.clear();
+        }
+        let is_succeeded = |ours: &Charter| ours.succeeds.contains(&charter.id);
+        if self.strong.standing.charter.as_ref().is_some_and(is_succeeded) {
+            // It will hear from the greeting that answers.
+            return true;
+        }
         if ours != Some(charter.id) && self.has_group() {
             let opened = (self.strong.ledger().opened.is_some(), theirs.opened.is_some());
             match opened {

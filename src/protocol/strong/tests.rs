@@ -2,9 +2,11 @@
 
 mod cluster_tests;
 mod faults_tests;
+mod holes_tests;
 mod orphans_tests;
 mod requests_tests;
 mod strangers_tests;
+mod succession_tests;
 mod switching_tests;
 mod voters_tests;
 

@@ -14,6 +14,7 @@ use super::super::time::WallTime;
 use super::super::version::VersionVector;
 use super::catching_up::Install;
 use super::requests::Outcome;
+use super::succession::Proposal;
 use super::{Call, Charter, Orphan, SwitchOrder, Switched, Voter};
 
 /// What members say to each other about the log and the mode.
@@ -61,7 +62,10 @@ pub enum Word {
         /// Everybody who takes part.
         members: Vec<NodeId>,
     },
-    /// Answers `Fence`, durably: what the sender holds.
+    /// The only voter has lost what it knew: asks for no more writes, and for consent to another group.
+    /// Lost: asked again.
+    Succeed(Proposal),
+    /// Answers `Fence` and `Succeed`, durably: what the sender holds.
     Fenced {
         /// The epoch to come.
         epoch: Epoch,
@@ -140,7 +144,9 @@ impl Word {
         let of_vector = |vector: &VersionVector| 16 * vector.len() + 8 * vector.ranges();
         match self {
             Self::Core { bytes, .. } => bytes.len(),
-            Self::Fence { members, .. } => 20 * members.len(),
+            Self::Fence { members, .. } | Self::Succeed(Proposal { members, .. }) => {
+                20 * members.len() + 60
+            }
             Self::Fenced { held, .. } | Self::Catch { held } => of_vector(&held.0),
             Self::Drain { base, .. } => of_vector(&base.0),
             Self::Install(install) => install.bytes(),
@@ -213,6 +219,16 @@ pub enum StrongEvent {
     },
     /// This voter does not remember what others have heard from it: it will vote under a new number.
     Forgot,
+    /// This member was the only voter, and has lost what it knew: it asks these to consent to another group.
+    Bereft {
+        /// All active members, itself among them.
+        members: Vec<NodeId>,
+    },
+    /// It votes in another group, which comes after the old one.
+    Succeeded {
+        /// The epoch that begins.
+        epoch: Epoch,
+    },
     /// These nodes vote from now on.
     Seated {
         /// They.

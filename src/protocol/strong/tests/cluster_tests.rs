@@ -106,7 +106,7 @@ impl Cluster {
         self.rise(at, true);
     }
 
-    fn rise(&mut self, at: usize, doubts: bool) {
+    pub(super) fn rise(&mut self, at: usize, doubts: bool) {
         let node = Self::id(at);
         let seed = self.next + 7 * at as u64;
         self.next += 1;
@@ -343,7 +343,7 @@ impl Cluster {
                 Some(String::from_utf8(value).unwrap())
             }
             Reply::Operated { answer: Answer::Nil, .. } => None,
-            other => panic!("{other:?}"),
+            other => panic!("{other:?} {:#?}", self.status()),
         }
     }
 
