@@ -288,6 +288,8 @@ impl Recovery {
         if self.has_holes && standing.votes() {
             // What it has said it does not know, so it could contradict itself.
             standing.forget_voter();
+            // Nor whether it has heard of all slots before the last of which it knows.
+            standing.forget_slots();
             self.group = (self.group.0 + 1, Vec::new());
             append.group(self.group.0, true, &[]);
             append.standing(&standing);
@@ -298,6 +300,8 @@ impl Recovery {
             standing.begin_at(Epoch(latest.next_multiple_of(2)));
         }
         let strong = Strong::risen(standing, self.group, self.orphans);
+        // Who fills itself need not do so once more.
+        let doubted = doubted && !fills;
         let rising =
             Rising { config, store, vector, lamport, horizon, doubted, attic, recording, strong };
         (Shard::risen(rising), append)

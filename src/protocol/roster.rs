@@ -540,7 +540,8 @@ impl Shard {
         let before = (link.takes, link.gives);
         let cleared = standing == Standing::Active;
         link.takes = cleared && !greet.filling;
-        link.gives = cleared && !filling && said == Some(Standing::Active);
+        // What a node holds by its vector may be lost, if its records have a hole.
+        link.gives = cleared && !filling && !self.doubted && said == Some(Standing::Active);
         let now_is = (link.takes, link.gives);
         if now_is == (true, true) || new_life {
             link.asked_in_vain = 0;
@@ -554,7 +555,6 @@ impl Shard {
         if answers {
             self.greet(now, peer, false, output);
         }
-        // Before it gives anything: what it holds by its vector may be lost.
         if self.doubted && cleared {
             return self.rebuild(now, Distrust::Asked, output);
         }

@@ -98,13 +98,13 @@ impl Inner {
             }
             StrongEvent::CaughtUp { slot } => log::info!("follows the log again from slot {slot}"),
             StrongEvent::Forgot => log::warn!(
-                "others have heard more of this voter than it remembers: it will vote under a new \
-                 number"
+                "as the voter that it was this node never speaks again: it has lost its seat, or others \
+                 have heard more of it than it remembers. It may vote under a new number"
             ),
-            StrongEvent::Bereft { members } => log::warn!(
-                "was the only voter and has lost what it knew: asks {members:?} what they hold, and \
-                 begins a log anew once all have answered; if one of them has gone for good, retire it \
-                 with `quorumor retire`"
+            StrongEvent::Bereft { nodes } => log::warn!(
+                "was the only voter and cannot go on as that: waits for {nodes:?} to say what they hold, \
+                 and begins a log anew once all members have; if one has gone for good, retire it with \
+                 `quorumor retire`"
             ),
             StrongEvent::Succeeded { epoch } => log::warn!(
                 "votes again, in a log that begins with what the members hold, as epoch {}",

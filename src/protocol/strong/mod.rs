@@ -156,6 +156,8 @@ pub(super) struct Strong {
     heard: BTreeMap<Voter, (u64, u64)>,
     founding: Option<founding::Founding>,
     succession: Option<succession::Succession>,
+    /// For whom the only voter waits, as it was told last.
+    lacking: Vec<NodeId>,
     drive: Option<switch::Drive>,
     wishes: wishes::Wishes,
     fencing: switch::Fencing,
@@ -220,7 +222,9 @@ impl Shard {
             Mode::Eventual if ledger.phase != Phase::Settled => Posture::Held,
             Mode::Eventual if !self.strong.ready => Posture::Held,
             // Which mode holds it may have forgotten.
-            Mode::Eventual if self.doubted && self.is_bereft() => Posture::Held,
+            Mode::Eventual if self.doubted && standing.charter.is_some() && !self.follows() => {
+                Posture::Held
+            }
             Mode::Eventual if self.config.starts_strong && standing.charter.is_none() => {
                 Posture::Held
             }
@@ -328,10 +332,10 @@ impl Shard {
             Word::Unfound { id } => self.receive_unfound(id, output),
             Word::Fence { epoch, members } => self.receive_fence(now, peer, epoch, members, output),
             Word::Succeed(proposal) => self.receive_succeed(now, peer, proposal, output),
+            Word::Consent { number, held: Digest(held), lamport } => {
+                self.receive_consent(now, (peer, number), held, lamport);
+            }
             Word::Fenced { epoch, held: Digest(held), lamport } => {
-                if self.receive_consent(now, (peer, epoch), (&held, lamport)) {
-                    return;
-                }
                 self.receive_fenced(now, peer, epoch, held, lamport, output);
             }
             Word::Drain { epoch, base: Digest(base) } => {

@@ -201,7 +201,8 @@ impl Shard {
             }
             // Who was the only voter had it from the log, which nobody else may have.
             Some(_) if is_last => Fate::Anew,
-            Some(_) if self.is_bereft() => Fate::Orphan,
+            // The only voter may have lost it.
+            Some(_) if ledger.seats.len() == 1 && !self.vector.contains(dot) => Fate::Orphan,
             // The log has it, or had it and has replaced it.
             Some(_) => Fate::Dropped,
         }

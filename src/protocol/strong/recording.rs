@@ -69,6 +69,11 @@ impl Standing {
         self.following = false;
     }
 
+    /// Whatever others tell of the group is news.
+    pub(crate) fn forget_slots(&mut self) {
+        self.ledger.slot = 0;
+    }
+
     /// Whether this member has a seat by this ledger, as the voter that it is.
     pub(super) fn sits(&self, ledger: &Ledger) -> bool {
         self.voter.is_some_and(|voter| ledger.seats.contains_key(&voter))

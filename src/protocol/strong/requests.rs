@@ -370,7 +370,7 @@ impl Shard {
         let ledger = self.strong.ledger();
         let here = |node: NodeId| node == self.config.node || self.peers.live(node).is_some();
         let up = ledger.seats.values().filter(|node| here(**node)).count();
-        up >= ledger.majority()
+        up >= ledger.majority() && !self.is_bereft()
     }
 
     /// Executes a request as eventual mode does.

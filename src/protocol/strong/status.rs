@@ -33,7 +33,7 @@ pub struct StrongStatus {
     pub posture: Posture,
     /// Whether a switch is under way.
     pub switching: bool,
-    /// For whom a switch waits that this voter drives.
+    /// For whom this member waits: for the switch that it drives, to found a group or to succeed one.
     pub waiting_for: Vec<NodeId>,
     /// The voter to which the others forward, as far as this one knows.
     pub primary: Option<NodeId>,
@@ -106,7 +106,7 @@ impl Shard {
             epoch: ledger.epoch.0,
             posture: self.posture(),
             switching,
-            waiting_for: self.switch_waits_for(),
+            waiting_for: self.waits_for(),
             primary: primary.and_then(|primary| self.node_of(primary)),
             voters: voters.collect(),
             voter: standing.voter,

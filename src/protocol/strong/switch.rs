@@ -111,18 +111,14 @@ impl Shard {
         group.propose(now, entry.encode().into()).is_ok()
     }
 
-    /// For whom the switch waits that this voter drives.
-    pub(super) fn switch_waits_for(&self) -> Vec<NodeId> {
+    /// For whom this member waits: for the switch that it drives, to found a group or to succeed one.
+    pub(super) fn waits_for(&self) -> Vec<NodeId> {
         let ledger = self.strong.ledger();
         let (Phase::Preparing { members, .. }, Some(drive)) = (&ledger.phase, &self.strong.drive)
         else {
             let founding = self.strong.founding.as_ref();
-            let succession = self.strong.succession.as_ref();
-            return match (founding, succession) {
-                (_, Some(succession)) => succession.waits_for(),
-                (Some(founding), None) => founding.waits_for(),
-                (None, None) => Vec::new(),
-            };
+            let waits_for = founding.map(super::founding::Founding::waits_for);
+            return waits_for.unwrap_or_else(|| self.bereft_waits_for());
         };
         let fenced = members.iter().filter(|node| !drive.answers.contains_key(node));
         let drained = ledger.seats.values().filter(|node| !drive.drained.contains_key(node));

@@ -64,10 +64,7 @@ impl Shard {
         if ours == Some(charter.id) && self.strong.ledger().seat_of(peer).is_some() {
             self.strong.greeted.insert(peer);
         }
-        if let (Some(ours), true) = (ours, self.has_group())
-            && charter.succeeds.contains(&ours)
-        {
-            // All others have consented, so nobody needs what this member may have had to say.
+        if self.has_group() && self.is_succeeded_by(&charter, theirs.epoch) {
             if self.strong.standing.voter.is_some() {
                 self.forget_voter(output);
             }
@@ -138,6 +135,7 @@ impl Shard {
             return;
         }
         let enters = theirs.epoch > self.epoch;
+        self.lift_fence(&theirs);
         self.lamport =
             self.lamport.max(theirs.opened.as_ref().map_or(self.lamport, |opened| opened.lamport));
         self.strong.standing.ledger = theirs;

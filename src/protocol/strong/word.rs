@@ -65,10 +65,19 @@ pub enum Word {
     /// The only voter has lost what it knew: asks for no more writes, and for consent to another group.
     /// Lost: asked again.
     Succeed(Proposal),
-    /// Answers `Fence` and `Succeed`, durably: what the sender holds.
+    /// Answers `Fence`, durably: what the sender holds.
     Fenced {
         /// The epoch to come.
         epoch: Epoch,
+        /// What it holds; it writes nothing more.
+        held: Digest,
+        /// Its Lamport counter.
+        lamport: Lamport,
+    },
+    /// Answers `Succeed`, durably: what the sender holds.
+    Consent {
+        /// The number of what was asked.
+        number: u64,
         /// What it holds; it writes nothing more.
         held: Digest,
         /// Its Lamport counter.
@@ -147,7 +156,9 @@ impl Word {
             Self::Fence { members, .. } | Self::Succeed(Proposal { members, .. }) => {
                 20 * members.len() + 60
             }
-            Self::Fenced { held, .. } | Self::Catch { held } => of_vector(&held.0),
+            Self::Fenced { held, .. } | Self::Catch { held } | Self::Consent { held, .. } => {
+                of_vector(&held.0)
+            }
             Self::Drain { base, .. } => of_vector(&base.0),
             Self::Install(install) => install.bytes(),
             Self::Forward { calls } => {
@@ -217,12 +228,14 @@ pub enum StrongEvent {
         /// From which slot on.
         slot: u64,
     },
-    /// This voter does not remember what others have heard from it: it will vote under a new number.
+    /// This voter does not remember what others have heard from it, or has lost its seat: it never speaks
+    /// under its number again.
     Forgot,
-    /// This member was the only voter, and has lost what it knew: it asks these to consent to another group.
+    /// This member was the only voter and cannot go on as that, nor ask for consent to another group: these
+    /// members cannot be reached, or have not yet told it what they hold.
     Bereft {
-        /// All active members, itself among them.
-        members: Vec<NodeId>,
+        /// They.
+        nodes: Vec<NodeId>,
     },
     /// It votes in another group, which comes after the old one.
     Succeeded {
