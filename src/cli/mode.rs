@@ -194,7 +194,12 @@ pub(super) fn strong_text(strong: &Value) -> Vec<String> {
         for voter in &voters {
             let text = |name: &str| voter.get(name).and_then(Value::as_str).unwrap_or("?");
             let up = voter.get("up").and_then(Value::as_bool) == Some(true);
-            let role = if text("node") == primary { "primary" } else { "backup" };
+            // Who does not vote may not know which one it is.
+            let role = match primary {
+                "-" => "voter",
+                primary if text("node") == primary => "primary",
+                _ => "backup",
+            };
             let behind = match voter.get("behind").and_then(Value::as_u64) {
                 Some(behind) => format!("{behind} slots behind"),
                 None => "not heard of yet".to_owned(),

@@ -85,7 +85,7 @@ impl Inner {
         match event {
             StrongEvent::Founded => log::info!("has consented to the group of voters"),
             StrongEvent::Fenced { epoch } => {
-                log::info!("holds clients' writes until strong mode begins as epoch {}", epoch.0);
+                log::info!("holds clients' writes until epoch {} begins", epoch.0);
             }
             StrongEvent::Entered { epoch, mode } => {
                 log::warn!("epoch {} has begun here: {mode} mode", epoch.0);

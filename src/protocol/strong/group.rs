@@ -31,6 +31,10 @@ use super::recording::parts;
 /// that is made of several, so that only a single large request comes near it.
 pub(super) const ENTRY_BYTES_MAX: usize = 16 << 20;
 
+/// The most bytes of what a client asks for, or of an orphan, in one entry: beside it are the names of what
+/// it is, and the time.
+pub(super) const CALL_BYTES_MAX: usize = ENTRY_BYTES_MAX - 4096;
+
 /// What an entry takes in a slot beside its own bytes, with room to spare.
 const ENTRY_BYTES_EXTRA: usize = 1024;
 

@@ -1,6 +1,7 @@
 //! Orphans: writes of an eventual epoch that were not known to the others when a strong one began.
 //!
-//! They were acknowledged by a member that was left out of the switch by name. They never count by
+//! They were acknowledged by a member that was left out of the switch by name; or a member had put them away
+//! when the only voter lost what it knew (`succession`). They never count by
 //! themselves: a client may have read that they are not there. A member that has some puts them away
 //! when it learns of the epoch, and keeps them to be shown. It offers those that are whole values to the
 //! log, through a voter if it is none, some at a time until it knows of each what the log has decided: the
@@ -24,6 +25,7 @@ use super::super::record::Append;
 use super::super::shard::Shard;
 use super::super::stamp::{Dot, Stamp};
 use super::super::time::Time;
+use super::group::CALL_BYTES_MAX;
 use super::ledger::Entry;
 use super::{Posture, StrongEvent, Word};
 
@@ -124,9 +126,11 @@ impl Orphans {
 }
 
 impl Orphan {
-    /// Whether the log could make it: what stands for part of a key cannot be judged by itself.
+    /// Whether the log could make it: what stands for part of a key cannot be judged by itself, and what is
+    /// longer than an entry it does not take.
     fn may_be_made(&self) -> bool {
-        !self.adopted && self.cell.field.is_whole_key()
+        let fits = self.cell.bytes() <= CALL_BYTES_MAX;
+        !self.adopted && self.cell.field.is_whole_key() && fits
     }
 
     fn into_entry(self) -> Entry {

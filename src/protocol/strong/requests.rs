@@ -299,7 +299,7 @@ impl Shard {
     pub(super) fn dispatch(&mut self, now: Time, asker: Asker, call: Call, output: &mut Output) {
         let requests = &mut self.strong.requests;
         let (most, most_bytes) = (WAITING_MAX, WAITING_BYTES_MAX);
-        if call.operation.len() > group::ENTRY_BYTES_MAX - 4096 {
+        if call.operation.len() > group::CALL_BYTES_MAX {
             return self.answer(asker, Outcome::Refused(Refusal::TooLarge), output);
         }
         if requests.waiting >= most || requests.waiting_bytes >= most_bytes {

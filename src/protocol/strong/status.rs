@@ -97,7 +97,8 @@ impl Shard {
                 false => self.strong.heard.get(voter).map(|(_, applied)| *applied),
             },
         });
-        let primary = group.and_then(super::Group::primary).or(self.strong.primary);
+        let only = || ledger.seats.keys().next().copied().filter(|_| ledger.seats.len() == 1);
+        let primary = group.and_then(super::Group::primary).or(self.strong.primary).or_else(only);
         let switching = ledger.phase != Phase::Settled
             || standing.fenced > ledger.epoch
             || self.strong.founding.is_some();

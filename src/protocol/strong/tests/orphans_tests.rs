@@ -51,6 +51,18 @@ fn all_orphans_are_offered_also_by_who_does_not_vote() {
     assert!(!cluster.shard(3).strong.orphans.waits(), "nothing is left to be offered");
 }
 
+/// An orphan that is longer than an entry of the log is shown, and not offered for ever.
+#[test]
+fn an_orphan_that_no_entry_can_hold_is_not_offered() {
+    let mut cluster = left_out(1);
+    cluster.write(3, "long", &"v".repeat(17 << 20));
+    (0..3).for_each(|other| cluster.set_cut(3, other, false));
+    cluster.pass(Duration::from_secs(10));
+    cluster.converge();
+    assert_eq!((cluster.shard(3).orphans().count(), adopted(&cluster, 3)), (2, 1));
+    assert!(!cluster.shard(3).strong.orphans.waits(), "nothing is left to be offered");
+}
+
 /// An orphan that is offered again and again, since the answers are lost, and by a voter with whom it was
 /// never offered, is made once. Its keeper is told that it was made.
 #[test]
