@@ -47,6 +47,8 @@ pub(super) struct Peer {
     pub(super) asked: Option<Time>,
     /// How often it was asked since it was last cleared both ways.
     pub(super) asked_in_vain: u32,
+    /// Whether this node has written its entry anew since the peer's counter was equal to that of the one before.
+    pub(super) enrolled_even: bool,
     /// How many dots its horizon had when it last greeted.
     pub(super) collected: u64,
     /// The hash of what was last reported to it.
@@ -84,6 +86,7 @@ impl Peers {
             told: None,
             asked: None,
             asked_in_vain: 0,
+            enrolled_even: false,
             collected: 0,
             reported: None,
         };

@@ -362,7 +362,7 @@ impl Shard {
                     self.keep_orphan((stamp, dot), cell, output);
                     continue;
                 }
-                Fate::Dropped => continue,
+                Fate::Dropped | Fate::Stays => continue,
             }
             // The origin may have changed meanwhile.
             if dot.origin != origin {
@@ -379,7 +379,10 @@ impl Shard {
                     cell.seen.insert(dot);
                     again.entry(stamp).or_default().push((dot, cell));
                 }
-                Fate::Anew | Fate::Dropped => {}
+                Fate::Stays if !self.vector.contains(dot) => {
+                    self.merge(Write::new(stamp, dot.seq, vec![cell]), output);
+                }
+                Fate::Anew | Fate::Stays | Fate::Dropped => {}
             }
         }
         // Deletions as well, even where nothing shows: who knew as much as their writer, but not of them,

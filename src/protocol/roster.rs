@@ -512,7 +512,14 @@ impl Shard {
                 let own = self.roster.own.and_then(|dot| self.store.stamp(dot));
                 // One of an earlier epoch loses to what others have written of this node since.
                 let is_late = |stamp: Stamp| (stamp.epoch, stamp.lamport) < (self.epoch, theirs);
-                if own.is_none_or(is_late) {
+                // And so may one with the same counter as theirs: that is tried once.
+                let is_even = own.is_some_and(|it| (it.epoch, it.lamport) == (self.epoch, theirs));
+                let tries = is_even
+                    && self
+                        .peers
+                        .live_mut(peer)
+                        .is_some_and(|link| !std::mem::replace(&mut link.enrolled_even, true));
+                if own.is_none_or(is_late) || tries {
                     self.enroll_self(now, output);
                     answers = true;
                 }

@@ -203,7 +203,9 @@ impl Shard {
             Some(opened) if ledger.mode() == Mode::Eventual && stamp.epoch > opened.epoch => {
                 Fate::Anew
             }
-            // Who was the only voter had it from the log, which nobody else may have.
+            // Who was the only voter had it from the log, which nobody else may have. In strong mode it stays as
+            // it is, since nobody makes writes of its own.
+            Some(_) if is_last && ledger.mode() == Mode::Strong => Fate::Stays,
             Some(_) if is_last => Fate::Anew,
             // The only voter may have lost it.
             Some(_) if ledger.seats.len() == 1 && !self.vector.contains(dot) => Fate::Orphan,
@@ -314,6 +316,8 @@ impl Shard {
 pub(in crate::protocol) enum Fate {
     /// It is made anew.
     Anew,
+    /// It is there again, as it was.
+    Stays,
     /// It does not count, and is kept to be shown.
     Orphan,
     /// It is of no more use.

@@ -19,7 +19,8 @@
 //!   of date as the founder, there are two clusters, which stay apart and say so;
 //! - no stamp and no dot of the old group is used again: the epoch of the new log is beyond any that the old
 //!   group can have begun, and its origin follows from the new charter;
-//! - what the voter alone had and has not lost is not lost by this: it makes it anew while it fills itself.
+//! - what the voter alone had and has not lost is not lost by this: it is there again when it has filled itself;
+//! - it asks only once it has forgotten durably that it was the voter.
 //!
 //! What nobody holds any more is lost: one voter survives no failure of its disk.
 
@@ -161,7 +162,8 @@ impl Shard {
         let proposal = succession.proposal.clone();
         let own = self.config.node;
         for node in proposal.members.iter().filter(|node| **node != own) {
-            self.say(*node, Word::Succeed(proposal.clone()), output);
+            // Durably: who is asked must not hear of the old voter again.
+            self.say_durably(now, *node, Word::Succeed(proposal.clone()), output);
         }
         if have_all_answered {
             self.fetch_from(&proposal.members, output);

@@ -32,6 +32,11 @@ pub const STRONG: &[Scenario] = &[
         draw: log_seats,
     },
     Scenario {
+        name: "log-alone",
+        about: "strong mode with one voter, which is retired or has to fill itself anew, and comes back",
+        draw: log_alone,
+    },
+    Scenario {
         name: "toggle",
         about: "the mode is switched again and again under load",
         draw: toggle,
@@ -124,6 +129,51 @@ impl Draft {
             self.act(at, Act::Ask { node, requests });
         }
     }
+}
+
+/// Of two or three nodes one votes. Its disk is whole, so all that it acknowledged must still be there when it
+/// has begun anew.
+fn log_alone(draft: &mut Draft) {
+    draft.strong(true);
+    let two_or_three = draft.dice.usize(2..4);
+    draft.plan.nodes = draft.nodes_wanted.unwrap_or(two_or_three);
+    if let Some(strong) = &mut draft.plan.settings.strong {
+        // An even number would survive no more than one less.
+        strong.voters = 2.min(draft.plan.nodes);
+    }
+    let requests = draft.dice.usize(60..200);
+    draft.judged_load(requests);
+    let mut at = draft.instant() / 4;
+    while at + 6_000 * MS < draft.plan.faults_end.max(15_000 * MS) {
+        let node = draft.any_node();
+        match draft.dice.usize(..3) {
+            0 => {
+                draft.act(at, Act::Rebuild(node));
+                if draft.dice.bool() {
+                    let later = at + MS * draft.dice.u32(1..300);
+                    let away = MS * draft.dice.u32(1..1_000);
+                    draft.act(later, Act::Crash(node));
+                    draft.act(later + away, Act::Restart(node));
+                }
+            }
+            1 => {
+                draft.act(at, Act::Crash(node));
+                let by = (node + 1) % draft.plan.nodes;
+                draft.act(at + 1_800 * MS, Act::Retire { node: by, member: node });
+                draft.act(at + 3_000 * MS, Act::Restart(node));
+            }
+            _ => {
+                draft.act(at, Act::Rebuild(node));
+                let other = draft.any_node();
+                let dies = at + MS * draft.dice.u32(1..100);
+                let away = MS * draft.dice.u32(1..2_000);
+                draft.act(dies, Act::Crash(other));
+                draft.act(dies + away, Act::Restart(other));
+            }
+        }
+        at += 6_000 * MS;
+    }
+    draft.plan.faults_end = draft.plan.faults_end.max(at);
 }
 
 /// Everything that a log must survive, some at a time.
