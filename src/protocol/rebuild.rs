@@ -187,11 +187,7 @@ impl Shard {
             return;
         }
         self.counters.rebuilds += 1;
-        let had = if std::mem::take(&mut self.doubted) {
-            VersionVector::default()
-        } else {
-            self.vector.clone()
-        };
+        let doubted = std::mem::take(&mut self.doubted);
         self.stop_following(output);
         let cells: Vec<_> =
             self.store.all().filter(|(_, _, cell)| !cell.key.is_reserved()).collect();
@@ -210,7 +206,10 @@ impl Shard {
             }
         }
         let horizon = std::mem::take(&mut self.horizon);
-        let attic = Attic::of(attic, had, horizon);
+        let mut attic = Attic::of(attic, self.vector.clone(), horizon);
+        if doubted {
+            attic.doubt();
+        }
         self.fill = Some(Fill { own, lonely: now, ..Fill::again(attic) });
         self.roster.begin_anew();
         if !keeps_origin {

@@ -10,7 +10,7 @@ use crate::site::Site;
 use crate::{agree, sealed};
 
 /// Keys that are written before something happens.
-const KEYS: usize = 400;
+pub(crate) const KEYS: usize = 400;
 
 fn start(site: &Site) -> Vec<NodeProcess> {
     let launch = |index| NodeProcess::launch(site.launch(index, "always"));
@@ -29,7 +29,7 @@ fn write(node: &NodeProcess, what: &str) {
 }
 
 /// Checks that a node shows what was written somewhere.
-fn shows(node: &NodeProcess, what: &str) {
+pub(crate) fn shows(node: &NodeProcess, what: &str) {
     let mut client = node.client();
     for number in 0..KEYS {
         let key = format!("{what}:{number}");
@@ -52,7 +52,7 @@ fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// The journal's files, oldest first.
-fn segments(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(directory: &Path) -> Vec<PathBuf> {
     let files = contents(directory).into_iter().map(|(path, _)| path);
     files.filter(|path| name(path).starts_with("segment-")).collect()
 }

@@ -1,17 +1,15 @@
 //! Two nodes in strong mode, of which one votes, and that one loses what it knew.
 
 use std::fs;
-use std::path::Path;
 
 use crate::agree;
-use crate::common::{NodeProcess, Reply, eventually, finish, quorumor};
+use crate::common::{NodeProcess, Reply, eventually};
+use crate::directories::{KEYS, segments, shows};
 use crate::site::Site;
+use crate::strangers::switch;
 
 /// Errors by which a node says that nothing was changed.
 const REFUSALS: [&str; 4] = ["NOQUORUM", "SWITCHING", "LOADING", "MISCONF"];
-
-/// Keys that are written before something happens.
-const KEYS: usize = 400;
 
 /// Writes at a node, as soon as it takes writes again.
 fn write(node: &NodeProcess, what: &str) {
@@ -27,30 +25,6 @@ fn write(node: &NodeProcess, what: &str) {
             }
         });
     }
-}
-
-fn shows(node: &NodeProcess, what: &str) {
-    let mut client = node.client();
-    for number in 0..KEYS {
-        let key = format!("{what}:{number}");
-        let reply = client.ask(&["GET", &key]);
-        assert_eq!(reply, Reply::Bulk(what.into()), "{key} at {}", node.name());
-    }
-}
-
-fn switch(node: &NodeProcess, to: &str) {
-    let http = node.http.to_string();
-    let finished = finish(quorumor().args(["mode", to, "--http", &http]));
-    assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
-}
-
-/// The journal's files, oldest first.
-fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(directory).expect("a directory of ours");
-    let mut files: Vec<_> = files.map(|file| file.expect("one").path()).collect();
-    files.retain(|path| path.to_string_lossy().contains("segment-"));
-    files.sort();
-    files
 }
 
 /// It comes back with a hole in its records, or without any: the other node is asked what it holds, and

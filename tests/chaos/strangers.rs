@@ -99,7 +99,7 @@ fn have_the_seats(nodes: &[&NodeProcess]) {
 }
 
 /// Asks for a mode on the command line, and is told that it holds.
-fn switch(node: &NodeProcess, to: &str) {
+pub(crate) fn switch(node: &NodeProcess, to: &str) {
     let http = node.http.to_string();
     let finished = finish(quorumor().args(["mode", to, "--http", &http]));
     assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);

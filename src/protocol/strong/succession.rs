@@ -37,6 +37,7 @@ use super::super::stamp::{Epoch, Lamport};
 use super::super::time::Time;
 use super::super::version::VersionVector;
 use super::ledger::{Charter, Ledger, Opened, log_origin};
+use super::switch::{Answers, join};
 use super::{LOOK_INTERVAL, StrongEvent, Word};
 
 /// The most groups that a charter names as those before it: a greeting has them all. Who has been away for
@@ -65,7 +66,7 @@ pub struct Proposal {
 #[derive(Debug)]
 pub(super) struct Succession {
     proposal: Proposal,
-    answers: BTreeMap<NodeId, (VersionVector, Lamport)>,
+    answers: Answers,
     asked: Option<Time>,
 }
 
@@ -145,14 +146,12 @@ impl Shard {
         }
         let Some(succession) = &mut self.strong.succession else { return };
         let is_due = succession.asked.is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
-        let (mut base, mut lamport) = (VersionVector::default(), self.lamport);
-        for (held, theirs) in succession.answers.values() {
-            base.merge(held);
-            lamport = lamport.max(*theirs);
-        }
         let have_all_answered = succession.waits_for().is_empty();
-        if have_all_answered && self.vector.covers(&base) {
-            return self.succeed(now, lamport, output);
+        if have_all_answered {
+            let (base, lamport) = join(&succession.answers);
+            if self.vector.covers(&base) {
+                return self.succeed(now, lamport.max(self.lamport), output);
+            }
         }
         if !is_due {
             return;
@@ -256,7 +255,7 @@ impl Shard {
         standing.charter = Some(Charter { id, voters, wanted: before.wanted, succeeds });
         (standing.voter, standing.seated, standing.following) = (Some(voter), true, true);
         standing.guests.clear();
-        self.lamport = self.lamport.max(lamport);
+        self.lamport = lamport;
         self.record_standing(output);
         output.append.urgent = true;
         self.tell_strong(StrongEvent::Succeeded { epoch }, output);

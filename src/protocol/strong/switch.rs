@@ -47,6 +47,19 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// With how many members a voter that drains opens a round at once.
 const DRAINED_FROM_MAX: usize = 16;
 
+/// What fenced members hold, and their counters.
+pub(super) type Answers = BTreeMap<NodeId, (VersionVector, Lamport)>;
+
+/// What all of them hold together, and the greatest counter.
+pub(super) fn join(answers: &Answers) -> (VersionVector, Lamport) {
+    let (mut base, mut lamport) = (VersionVector::default(), Lamport(0));
+    for (held, theirs) in answers.values() {
+        base.merge(held);
+        lamport = lamport.max(*theirs);
+    }
+    (base, lamport)
+}
+
 /// A switch that this voter drives, or watches.
 #[derive(Debug)]
 pub(super) struct Drive {
@@ -54,7 +67,7 @@ pub(super) struct Drive {
     began: Time,
     /// From when on this voter drives.
     drives_at: Time,
-    answers: BTreeMap<NodeId, (VersionVector, Lamport)>,
+    answers: Answers,
     base: Option<(Digest, DigestHash, Lamport)>,
     drained: BTreeMap<NodeId, Fingerprint>,
     proposed: Option<Time>,
@@ -238,12 +251,7 @@ impl Shard {
             return;
         }
         let (base, _, _) = drive.base.get_or_insert_with(|| {
-            let mut base = VersionVector::default();
-            let mut lamport = Lamport(0);
-            for (held, theirs) in drive.answers.values() {
-                base.merge(held);
-                lamport = lamport.max(*theirs);
-            }
+            let (base, lamport) = join(&drive.answers);
             let hash = DigestHash::of(&base);
             (Digest(base), hash, lamport)
         });

@@ -288,10 +288,16 @@ fn who_has_consented_loses_its_disk() {
     assert_eq!(cluster.value(late, "k").as_deref(), Some("1"));
 }
 
-/// All that the founder could ask was as much out of date as itself, and others have gone on with more
-/// voters: these stay apart, and say so. Nothing of what they have acknowledged is lost.
-#[test]
-fn who_knows_of_another_voter_does_not_take_the_new_group_over() {
+/// The links between the first two members and those that joined later.
+const HALVES: [(usize, usize); 4] = [(0, 2), (0, 3), (1, 2), (1, 3)];
+
+fn set_halves_apart(cluster: &mut Cluster, apart: bool) {
+    HALVES.iter().for_each(|(one, other)| cluster.set_cut(*one, *other, apart));
+}
+
+/// Four members of which three vote; the only voter that there was at first, and the one that is down and
+/// knows of no other.
+fn grown() -> (Cluster, usize, usize) {
     let mut cluster = Cluster::of(4, 2, |config| config.voters = 3);
     assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
     let voter = cluster.shard(0).strong.ledger().seats.values().next().unwrap().0 as usize - 1;
@@ -304,18 +310,22 @@ fn who_knows_of_another_voter_does_not_take_the_new_group_over() {
         [2, 3].iter().all(|at| cluster.shard(*at).follows())
             && cluster.shard(2).strong.ledger().seats.len() == 3
     });
-    for (one, other) in [(voter, 2), (voter, 3), (stale, 2), (stale, 3)] {
-        cluster.set_cut(one.min(other), one.max(other), true);
-    }
+    (cluster, voter, stale)
+}
+
+/// All that the founder could ask was as much out of date as itself, and others have gone on with more
+/// voters: these stay apart, and say so. Nothing of what they have acknowledged is lost.
+#[test]
+fn who_knows_of_another_voter_does_not_take_the_new_group_over() {
+    let (mut cluster, voter, stale) = grown();
+    set_halves_apart(&mut cluster, true);
     cluster.write(2, "k", "acknowledged");
     cluster.stop(voter);
     cluster.disks[voter].clear();
     cluster.start(voter);
     cluster.start(stale);
     cluster.until("another group", |cluster| cluster.shard(voter).follows());
-    for (one, other) in [(voter, 2), (voter, 3), (stale, 2), (stale, 3)] {
-        cluster.set_cut(one.min(other), one.max(other), false);
-    }
+    set_halves_apart(&mut cluster, false);
     cluster.pass(Duration::from_secs(5));
     for at in [2, 3] {
         assert_eq!(cluster.value(at, "k").as_deref(), Some("acknowledged"));
@@ -328,23 +338,10 @@ fn who_knows_of_another_voter_does_not_take_the_new_group_over() {
 /// The founder hears of other voters after it has asked: the fences that it has asked for end.
 #[test]
 fn a_succession_that_is_given_up_ends_the_fences() {
-    let mut cluster = Cluster::of(4, 2, |config| config.voters = 3);
-    assert_eq!(cluster.switch(0, Mode::Strong, &[]), Switched::Done { epoch: Epoch(1) });
-    let voter = cluster.shard(0).strong.ledger().seats.values().next().unwrap().0 as usize - 1;
-    let stale = 1 - voter;
-    cluster.converge();
-    cluster.stop(stale);
-    cluster.start(2);
-    cluster.start(3);
-    cluster.until("three voters", |cluster| {
-        [2, 3].iter().all(|at| cluster.shard(*at).follows())
-            && cluster.shard(2).strong.ledger().seats.len() == 3
-    });
+    let (mut cluster, voter, stale) = grown();
     cluster.stop(voter);
     cluster.disks[voter].clear();
-    for (one, other) in [(voter, 2), (voter, 3), (stale, 2), (stale, 3)] {
-        cluster.cut.push((one.min(other), one.max(other)));
-    }
+    cluster.cut.extend(HALVES);
     cluster.on_words(|_, _, word| match word {
         Word::Consent { .. } => Passing::Lost,
         _ => Passing::Arrives,
@@ -353,9 +350,7 @@ fn a_succession_that_is_given_up_ends_the_fences() {
     cluster.start(stale);
     cluster
         .until("fences", |cluster| [voter, stale].iter().all(|at| cluster.shard(*at).is_fenced()));
-    for (one, other) in [(voter, 2), (voter, 3), (stale, 2), (stale, 3)] {
-        cluster.set_cut(one.min(other), one.max(other), false);
-    }
+    set_halves_apart(&mut cluster, false);
     cluster.let_go();
     cluster.write(2, "k", "1");
     cluster.pass(Duration::from_secs(10));
